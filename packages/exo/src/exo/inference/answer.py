@@ -1,0 +1,102 @@
+"""One accepted request: from the queue to its last delta."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+
+from exo.types import DeadlineExceeded, Delta, ExoError, Timings, Usage
+
+
+class Answer:
+    """An async iterator over the deltas of one request, which can be aborted from outside.
+
+    Call `begin` first: it returns once the run has begun, and raises every refusal. Then iterate; `aclose` at the end.
+    """
+
+    def __init__(self, deltas: AsyncGenerator[Delta, None], *, on_end: Callable[[Answer], None]) -> None:
+        self.started = time.monotonic()
+        self.first_token: float | None = None
+        self.usage = Usage()
+        self.timings = Timings()
+        self.pieces = 0
+        self.finished = False
+        self._deltas = deltas
+        self._first: Delta | None = None
+        self._reading: asyncio.Task[object] | None = None
+        self._aborted: ExoError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_end: Callable[[Answer], None] | None = on_end
+
+    @property
+    def completion_tokens(self) -> int:
+        """As counted by the runtime, or for an unfinished answer the pieces that came."""
+        return self.usage.completion_tokens or self.pieces
+
+    async def begin(self, *, timeout: float | None = None) -> None:
+        """Wait until the run has begun. After `timeout` seconds from now the answer ends with DeadlineExceeded."""
+        if timeout is not None:
+            expired = DeadlineExceeded(f"The request took longer than {timeout:g} seconds, its limit.")
+            self._timer = asyncio.get_running_loop().call_later(timeout, self.abort, expired)
+        try:
+            self._first = await self._read()
+        except StopAsyncIteration:
+            self._first = Delta(finish_reason="stop")
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def abort(self, error: ExoError) -> None:
+        """End the answer with `error`, wherever it is. Called by whoever runs the node, from the event loop."""
+        self._aborted = self._aborted or error
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> Delta:
+        if self._first is not None:
+            delta, self._first = self._first, None
+            return delta
+        return await self._read()
+
+    async def aclose(self) -> None:
+        """Stop the work, if it still goes on, and free the slot."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._deltas.aclose()
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self)
+
+    async def _read(self) -> Delta:
+        if self._aborted is not None:
+            raise self._aborted
+        self._reading = asyncio.current_task()
+        try:
+            delta = await self._deltas.__anext__()
+        except asyncio.CancelledError:
+            if self._aborted is None:
+                raise
+            uncancel = getattr(self._reading, "uncancel", None)  # Python 3.11 and later count cancellations
+            if uncancel is not None:
+                uncancel()
+            raise self._aborted from None
+        finally:
+            self._reading = None
+        self._note(delta)
+        return delta
+
+    def _note(self, delta: Delta) -> None:
+        if delta.text or delta.reasoning or delta.tool_calls:
+            self.pieces += 1
+            if self.first_token is None:
+                self.first_token = time.monotonic()
+        if delta.usage is not None:
+            self.usage = delta.usage
+        if delta.timings is not None:
+            self.timings = delta.timings
+        if delta.finish_reason is not None:
+            self.finished = True

@@ -1,0 +1,123 @@
+"""The engine contract: what the node asks of an engine, and what it gives to one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from prometheus_client import CollectorRegistry
+
+from exo.models import ModelStore
+from exo.types import (
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    EmbeddingRequest,
+    Embeddings,
+    ModelCard,
+    UnsupportedParameter,
+)
+
+Capability = Literal["chat", "completion", "tools", "reasoning", "embeddings", "json_schema", "logprobs", "vision"]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine can run here; `reason` says why not, or what it found."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """`ready`: a request would be accepted now. `detail` says in words what the engine is doing."""
+
+    ready: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """What the node gives to an engine.
+
+    `env` stands for the environment variables; engines read nothing from the process itself. `cards` are all known
+    cards by id. `registry` takes the engine's own metrics.
+    """
+
+    store: ModelStore
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+
+class InferenceEngine(ABC):
+    """One way of running models. The node makes one instance and calls it from one event loop.
+
+    Nothing may block the loop: native code belongs in a process of its own.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat"})
+
+    def __init__(self, context: EngineContext) -> None:
+        self.context = context
+
+    @classmethod
+    @abstractmethod
+    def available(cls, env: Mapping[str, str]) -> Availability:
+        """Whether the engine can run on this machine. Quick, loads nothing, never raises."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many requests it runs at the same time."""
+
+    @abstractmethod
+    async def models(self) -> Sequence[ModelCard]:
+        """The models that it can serve now, loaded or not. Quick: listings call it while streams run."""
+
+    @abstractmethod
+    async def load(self, model: str) -> None:
+        """Make `model` ready to answer; returns at once if it is. Raises ModelLoadError."""
+
+    @abstractmethod
+    async def unload(self, model: str) -> None:
+        """Free what `model` holds; a model that is not loaded is left alone."""
+
+    @abstractmethod
+    def loaded(self) -> Sequence[str]:
+        """The ids of the models that are loaded now."""
+
+    @abstractmethod
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """Answer a conversation with a loaded model.
+
+        Every refusal is raised before the first delta: once a delta has come, the run has begun. The last delta carries
+        the finish reason and the usage. Closing the iterator cancels the work at once.
+        """
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:  # noqa: ARG002 - refused as a whole
+        """Continue a raw prompt; as `chat` in all else. Needs the capability `completion`."""
+        raise UnsupportedParameter(f"The engine {self.name} has no raw completions.", param="prompt")
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:  # noqa: ARG002 - refused as a whole
+        """Embed texts. Needs the capability `embeddings`."""
+        raise UnsupportedParameter(f"The engine {self.name} has no embeddings.", param="input")
+
+    @abstractmethod
+    async def tokenize(self, model: str, text: str) -> Sequence[int]:
+        """The token ids of plain text: strings of special tokens in it stay text, nothing is added around it."""
+
+    @abstractmethod
+    async def count(self, request: ChatRequest) -> int:
+        """The number of tokens that `chat` would prefill for this request, template included."""
+
+    async def health(self) -> EngineHealth:
+        """What /ready reports about the engine itself."""
+        return EngineHealth(ready=True)
+
+    async def close(self) -> None:  # noqa: B027 - an engine without processes or connections has nothing to do here
+        """Free everything; the instance is not used again."""

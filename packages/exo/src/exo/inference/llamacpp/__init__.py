@@ -1,0 +1,1 @@
+"""The engine llamacpp: llama.cpp on the CPU, in a worker process, spoken to over a private socket."""

@@ -1,0 +1,132 @@
+"""One loaded model: its worker process and the client that speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import msgspec
+
+from exo.inference.llamacpp.client import LlamaClient
+from exo.inference.llamacpp.worker import WorkerConfig
+from exo.inference.supervisor import WorkerProcess
+from exo.types import ChatRequest, CompletionRequest, Delta, ModelCard, WorkerDied
+
+_START_TIMEOUT = 600.0
+_RESTART_TIMEOUT = 120.0
+_LONGEST_SOCKET_FOLDER = 80
+"""A socket's path has to fit into 104 bytes (macOS; 108 on Linux)."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """`context` is in tokens for each slot, `threads` 0 leaves the choice to llama.cpp, `cache_mib` is host memory."""
+
+    slots: int
+    context: int
+    threads: int
+    cache_mib: int
+
+
+class LoadedModel:
+    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users."""
+
+    def __init__(self, card: ModelCard, path: Path, settings: WorkerSettings, env: Mapping[str, str]) -> None:
+        self.users = 0
+        self.retiring = False
+        self._idle = asyncio.Condition()
+        self._folder = Path(_private_folder())
+        self._socket = self._folder / "llama.sock"
+        context = min(settings.context, card.context_length or settings.context)
+        self._config: WorkerConfig = {
+            "model": str(path.resolve()),
+            "socket": str(self._socket),
+            "slots": settings.slots,
+            "context": context,
+            "threads": settings.threads,
+            "cache_mib": settings.cache_mib,
+        }
+        self._worker = WorkerProcess(
+            f"the llamacpp worker of {card.id}",
+            self._command,
+            env=env,
+            folder=self._folder,
+            start_timeout=_START_TIMEOUT,
+        )
+        self._client = LlamaClient(str(self._socket))
+
+    @property
+    def ready(self) -> bool:
+        return self._worker.is_ready
+
+    @property
+    def worker_pid(self) -> int | None:
+        return self._worker.pid
+
+    async def start(self) -> None:
+        """Raises ModelLoadError."""
+        try:
+            await self._worker.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._worker.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def idle(self) -> None:
+        """Wait until nobody uses the model."""
+        async with self._idle:
+            await self._idle.wait_for(lambda: self.users == 0)
+
+    async def leave(self) -> None:
+        self.users -= 1
+        async with self._idle:
+            self._idle.notify_all()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        async with self._running(), contextlib.aclosing(self._client.chat(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        async with self._running(), contextlib.aclosing(self._client.complete(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def tokenize(self, text: str) -> list[int]:
+        async with self._running():
+            return await self._client.tokenize(text, special=False)
+
+    async def count(self, request: ChatRequest) -> int:
+        async with self._running():
+            return len(await self._client.tokenize(await self._client.render(request), special=True))
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """A request on the worker: a broken connection becomes WorkerDied."""
+        await self._worker.ready(_RESTART_TIMEOUT)
+        try:
+            yield
+        except httpx2.TransportError as error:
+            reason = await self._worker.exit_reason()
+            raise WorkerDied(f"{self._worker.label} {reason} during this request. Send it again.") from error
+        self._worker.succeeded()
+
+    def _command(self) -> tuple[Sequence[str], bytes]:
+        self._socket.unlink(missing_ok=True)
+        return (sys.executable, "-m", "exo.inference.llamacpp.worker"), msgspec.json.encode(self._config)
+
+
+def _private_folder() -> str:
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="exo-", dir=folder if len(folder) <= _LONGEST_SOCKET_FOLDER else "/tmp")  # noqa: S108

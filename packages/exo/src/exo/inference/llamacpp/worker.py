@@ -1,0 +1,54 @@
+"""The worker process: one llama.cpp server on a private socket. Run as `python -m exo.inference.llamacpp.worker`.
+
+It reads its configuration as one line of JSON from stdin, writes `ready` to stdout, and ends when stdin is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TypedDict
+
+
+class WorkerConfig(TypedDict):
+    """`context` is in tokens for each slot, `cache_mib` the host memory for prompts that left their slot."""
+
+    model: str
+    socket: str
+    slots: int
+    context: int
+    threads: int
+    cache_mib: int
+
+
+def main() -> None:
+    config: WorkerConfig = json.loads(sys.stdin.readline())
+    # llama.cpp's own messages go to stdout or stderr as it likes; only `ready` may appear on the real stdout.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    import xllamacpp  # noqa: PLC0415 - 100 MB of native code that only this process may load
+
+    params = xllamacpp.CommonParams()
+    params.model.path = config["model"]
+    params.hostnames = [config["socket"]]
+    params.port = 0
+    params.ui = False
+    params.n_parallel = config["slots"]
+    params.n_ctx = config["slots"] * config["context"]
+    params.cache_ram_mib = config["cache_mib"]
+    if config["threads"]:
+        params.cpuparams.n_threads = config["threads"]
+        params.cpuparams_batch.n_threads = config["threads"]
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    os.write(answer, b"ready\n")
+    sys.stdin.read()  # until the node closes it or is gone
+    del server
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

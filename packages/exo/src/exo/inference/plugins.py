@@ -1,0 +1,178 @@
+"""Finding engines, cards and detectors: the built-in ones, and those that installed packages register.
+
+Entry-point groups: `exo.inference_engines` (an InferenceEngine class), `exo.models` (a dict of cards, or a callable
+that returns one), `exo.device_detectors` (a callable that returns an engine's or a device's name, True, or None).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from exo.inference.engine import Availability, InferenceEngine
+from exo.models import cards_by_id
+from exo.models.builtin import BUILTIN_MODELS
+from exo.types import ConfigurationError, EngineUnavailable, ModelCard, PluginError
+
+ENGINES_GROUP = "exo.inference_engines"
+MODELS_GROUP = "exo.models"
+DETECTORS_GROUP = "exo.device_detectors"
+DEFAULT_ENGINE = "llamacpp"
+BUILTIN = "exo"
+BUILTIN_ENGINES: Mapping[str, str] = {
+    "llamacpp": "exo.inference.llamacpp.engine:LlamaCppEngine",
+    "dummy": "exo.inference.dummy:DummyEngine",
+}
+
+Detector = Callable[[], "str | bool | None"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineListing:
+    """One line of `exo --list-engines`: where the engine comes from, whether it can run here, and why or why not."""
+
+    name: str
+    source: str
+    availability: Availability
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine to use, and the reason in words."""
+
+    engine: str
+    reason: str
+
+
+@dataclass
+class Plugins:
+    """What the entry points offer; nothing is imported before it is asked for."""
+
+    engines: dict[str, EntryPoint] = field(default_factory=dict)
+    models: Sequence[EntryPoint] = ()
+    detectors: Sequence[EntryPoint] = ()
+    problems: list[str] = field(default_factory=list)
+
+    def engine_class(self, name: str) -> type[InferenceEngine]:
+        """Import an engine. Raises EngineUnavailable for an unknown name, PluginError for one that is broken."""
+        if name not in self.engines:
+            raise EngineUnavailable(f"There is no engine {name!r}. Known engines: {', '.join(sorted(self.engines))}.")
+        found = _load(self.engines[name])
+        if not (isinstance(found, type) and issubclass(found, InferenceEngine)):
+            raise PluginError(f"The engine {name} of {_source(self.engines[name])} is not an InferenceEngine class.")
+        return found
+
+    def listings(self, env: Mapping[str, str]) -> list[EngineListing]:
+        """Every engine, broken ones too, sorted by name."""
+        return [self._listing(name, env) for name in sorted(self.engines)]
+
+    def cards(self) -> dict[str, ModelCard]:
+        """All cards, the built-in ones first; what does not fit is left out and named in `problems` and in the log."""
+        sources: list[tuple[str, Mapping[str, Any]]] = [(BUILTIN, BUILTIN_MODELS)]
+        for point in self.models:
+            try:
+                found = _load(point)
+                entries = found() if callable(found) else found
+                sources.append((_source(point), dict(entries)))
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
+                self._report(f"models of {_source(point)}: {_named(error)}", error)
+        cards, problems = cards_by_id(sources)
+        for problem in problems:
+            self._report(problem)
+        return cards
+
+    def detect(self, env: Mapping[str, str]) -> Choice:
+        """The engine of the first detector that answers and whose engine can run here, else llamacpp."""
+        for point in self.detectors:
+            try:
+                answer = _load(point)()
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
+                self._report(f"detector {point.name} of {_source(point)}: {_named(error)}", error)
+                continue
+            if not answer:
+                continue
+            name = self._engine_for(point, answer)
+            if name is None:
+                self._report(f"detector {point.name} of {_source(point)} answered {answer!r}, which names no engine")
+                continue
+            found = self._listing(name, env).availability
+            if found.ok:
+                return Choice(name, f"the detector {point.name} found {'its device' if answer is True else answer}")
+            self._report(f"detector {point.name} asks for the engine {name}, which cannot run here: {found.reason}")
+        return Choice(DEFAULT_ENGINE, "no device detector answered")
+
+    def _engine_for(self, point: EntryPoint, answer: object) -> str | None:
+        """An engine's name as answered; for a device's name or True the engine that has the detector's name, else the
+        only engine of the detector's distribution."""
+        if isinstance(answer, str) and answer in self.engines:
+            return answer
+        if point.name in self.engines:
+            return point.name
+        siblings = [name for name, engine in self.engines.items() if _source(engine) == _source(point)]
+        return siblings[0] if len(siblings) == 1 else None
+
+    def _listing(self, name: str, env: Mapping[str, str]) -> EngineListing:
+        source = _source(self.engines[name])
+        try:
+            return EngineListing(name, source, self.engine_class(name).available(env))
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
+            reason = error.message if isinstance(error, PluginError) else _named(error)
+            self._report(f"engine {name} of {source}: {reason}", error)
+            return EngineListing(name, source, Availability(ok=False, reason=f"broken: {reason}"))
+
+    def _report(self, problem: str, error: BaseException | None = None) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+            logger.warning("plugin problem: %s", problem, exc_info=error)
+
+
+def discover(find: Callable[[str], Sequence[EntryPoint]] | None = None) -> Plugins:
+    """Read the entry points; import nothing. A plugin that claims a taken engine name is left out and named."""
+    find = find or _entry_points
+    plugins = Plugins(models=find(MODELS_GROUP), detectors=find(DETECTORS_GROUP))
+    for name, target in BUILTIN_ENGINES.items():
+        plugins.engines[name] = EntryPoint(name, target, ENGINES_GROUP)
+    for point in find(ENGINES_GROUP):
+        if point.name in plugins.engines:
+            owner = _source(plugins.engines[point.name])
+            plugins._report(f"engine {point.name} of {_source(point)}: the name belongs to {owner}, so it is left out")  # noqa: SLF001 - same module
+        else:
+            plugins.engines[point.name] = point
+    return plugins
+
+
+def choose(plugins: Plugins, wanted: str | None, env: Mapping[str, str]) -> Choice:
+    """The engine for this node. Raises ConfigurationError if the one asked for cannot run, with the reason."""
+    if wanted is None:
+        return plugins.detect(env)
+    if wanted not in plugins.engines:
+        raise ConfigurationError(f"There is no engine {wanted!r}. `exo --list-engines` shows the known ones.")
+    found = next(listing for listing in plugins.listings(env) if listing.name == wanted).availability
+    if not found.ok:
+        raise ConfigurationError(f"The engine {wanted} cannot run here: {found.reason}.")
+    return Choice(wanted, "asked for by name")
+
+
+def _entry_points(group: str) -> Sequence[EntryPoint]:
+    return sorted(entry_points(group=group), key=lambda point: (point.name, point.value))
+
+
+def _load(point: EntryPoint) -> Any:
+    module = importlib.import_module(point.module)
+    found: Any = module
+    for name in point.attr.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _source(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else BUILTIN
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

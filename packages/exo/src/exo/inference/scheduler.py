@@ -1,0 +1,111 @@
+"""The scheduler: the admission queue of one engine, driven by asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+
+from exo.inference.queue import AdmissionQueue, Ticket
+from exo.types import ExoError, ShuttingDown
+
+_SMOOTHING = 0.2
+
+
+class Lease:
+    """The right to run one request; give it back with `release`, at least once."""
+
+    def __init__(self, ticket: Ticket, waited: float, release: Callable[[Ticket, float], None], now: float) -> None:
+        self.waited = waited
+        self._ticket = ticket
+        self._release = release
+        self._started = now
+        self._held = True
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._release(self._ticket, self._started)
+
+
+class Scheduler:
+    """Hands out leases. One owner: the event loop that calls it.
+
+    Blocks: `acquire`, until a slot is free. Times out: nothing, a deadline cancels the awaiting task. Can race: a slot
+    handed to a request that is cancelled in the same moment, in which case the slot goes on to the next one.
+    """
+
+    def __init__(self, *, slots: int, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queue = AdmissionQueue(slots=slots, limit=limit)
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._waiters: dict[int, asyncio.Future[None]] = {}
+        self._mean_run = 1.0
+        self._closed = False
+
+    @property
+    def slots(self) -> int:
+        return self._queue.slots
+
+    @property
+    def limit(self) -> int:
+        return self._queue.limit
+
+    @property
+    def running(self) -> int:
+        return self._queue.running
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.waiting
+
+    async def acquire(self, *, priority: int = 0, conversation: str = "") -> Lease:
+        """Wait for a slot. Raises QueueFull at once, ShuttingDown when the node ends.
+
+        Cancelling the awaiting task takes the request out of the queue.
+        """
+        if self._closed:
+            raise _shutting_down()
+        arrived = self._clock()
+        ticket = Ticket(next(self._ids), priority, conversation)
+        if not self._queue.submit(ticket, mean_run=self._mean_run):
+            await self._wait_for_turn(ticket)
+        now = self._clock()
+        return Lease(ticket, now - arrived, self._on_release, now)
+
+    def close(self) -> None:
+        """Take no new requests and refuse the waiting ones; running ones go on."""
+        self._closed = True
+        for ticket in self._queue.drain():
+            self._fail(ticket.id, _shutting_down())
+
+    async def _wait_for_turn(self, ticket: Ticket) -> None:
+        turn = self._waiters[ticket.id] = asyncio.get_running_loop().create_future()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not self._queue.cancel(ticket.id):
+                self._start(self._queue.release(ticket.id))
+            raise
+        finally:
+            del self._waiters[ticket.id]
+
+    def _fail(self, ticket_id: int, error: ExoError) -> None:
+        waiter = self._waiters[ticket_id]
+        if not waiter.done():
+            waiter.set_exception(error)
+
+    def _on_release(self, ticket: Ticket, started: float) -> None:
+        self._mean_run += _SMOOTHING * (self._clock() - started - self._mean_run)
+        self._start(self._queue.release(ticket.id))
+
+    def _start(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            waiter = self._waiters[ticket.id]
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("The node is shutting down and takes no new requests. Use another node, or try again later.")

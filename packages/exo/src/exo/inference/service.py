@@ -1,0 +1,190 @@
+"""The node without HTTP: one engine, its scheduler, and the requests on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from exo.inference.answer import Answer
+from exo.inference.conversation import conversation_key
+from exo.inference.engine import InferenceEngine
+from exo.inference.metrics import NodeMetrics
+from exo.inference.scheduler import Scheduler
+from exo.types import (
+    ChatRequest,
+    Delta,
+    ExoError,
+    InvalidRequest,
+    ModelCard,
+    ModelLoadError,
+    ModelNotFound,
+    ShuttingDown,
+)
+
+_PRELOAD_RETRY = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What /ready answers. `reason` is empty while the node is ready."""
+
+    ready: bool
+    reason: str
+    slots: int
+    running: int
+    queued: int
+    queue_limit: int
+    models: Sequence[str]
+    loaded: Sequence[str]
+
+
+class InferenceService:
+    """Resolves models, admits requests, and hands out answers. One owner: the event loop."""
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        metrics: NodeMetrics,
+        *,
+        queue_limit: int = 128,
+        default_model: str | None = None,
+        request_timeout: float | None = None,
+    ) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit)
+        self._default_model = default_model
+        self._request_timeout = request_timeout
+        self._answers: set[Answer] = set()
+        self._preload: asyncio.Task[None] | None = None
+        self._blocked = ""
+        self._draining = False
+        self._all_ended = asyncio.Event()
+        metrics.in_progress.set_function(lambda: len(self._answers))
+        metrics.queued.set_function(lambda: self._scheduler.waiting)
+        metrics.queue_limit.set(queue_limit)
+        metrics.slots.set(engine.slots)
+
+    async def models(self) -> list[ModelCard]:
+        """What can be served now, the default model first."""
+        cards = await self.engine.models()
+        self.metrics.model_info.clear()
+        for card in cards:
+            self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
+        return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
+
+    async def resolve(self, name: str | None) -> ModelCard:
+        """The card for a model's id or alias; no name means the default model. Raises ModelNotFound, ModelLoadError."""
+        cards = await self.models()
+        if not name:
+            if not cards:
+                raise ModelLoadError("No model is in the store. `exo pull smollm2-135m-instruct` brings one.")
+            if self._default_model is None or _is_called(cards[0], self._default_model):
+                return cards[0]
+            name = self._default_model
+        for card in cards:
+            if _is_called(card, name):
+                return card
+        raise ModelNotFound(name, [card.id for card in cards])
+
+    def start(self, *, preload: bool = True) -> None:
+        """Begin to load the default model in the background."""
+        if preload:
+            self._preload = asyncio.create_task(self._load_default(), name="preload")
+
+    async def chat(self, request: ChatRequest) -> Answer:
+        """Admit a request and return once its run has begun. `request.model` is the id of a served model."""
+        if not request.messages:
+            raise InvalidRequest("messages must hold at least one message.", param="messages")
+        answer = Answer(self._run(request), on_end=functools.partial(self._on_end, request.model))
+        self._answers.add(answer)
+        await answer.begin(timeout=request.limits.deadline or self._request_timeout)
+        if not self._draining:
+            self._blocked = ""
+        return answer
+
+    async def readiness(self) -> Readiness:
+        health = await self.engine.health()
+        models = [card.id for card in await self.models()]
+        reason = self._blocked or ("" if health.ready else health.detail)
+        if not models:
+            reason = reason or "no model is in the store"
+        return Readiness(
+            ready=not reason,
+            reason=reason,
+            slots=self._scheduler.slots,
+            running=self._scheduler.running,
+            queued=self._scheduler.waiting,
+            queue_limit=self._scheduler.limit,
+            models=models,
+            loaded=list(self.engine.loaded()),
+        )
+
+    async def drain(self, grace: float) -> None:
+        """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown."""
+        self._draining = True
+        self._blocked = "shutting down"
+        self._scheduler.close()
+        self._all_ended.clear()
+        if self._answers:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_ended.wait(), grace)
+        for answer in list(self._answers):
+            answer.abort(ShuttingDown("The node was stopped before the answer was complete. Send the request again."))
+
+    async def close(self) -> None:
+        """Free the engine; nothing can be asked afterwards."""
+        if self._preload is not None:
+            self._preload.cancel()
+            await asyncio.gather(self._preload, return_exceptions=True)
+        await self.engine.close()
+
+    async def _load_default(self) -> None:
+        """Load the default model; after a failure try again, for the file may be replaced meanwhile."""
+        self._blocked = "loading the default model"
+        while not self._draining:
+            try:
+                card = await self.resolve(None)
+                await self.engine.load(card.id)
+            except ExoError as error:
+                if self._blocked != error.message:
+                    logger.error("the default model cannot be served: %s", error.message)  # noqa: TRY400 - expected
+                self._blocked = error.message
+                await asyncio.sleep(_PRELOAD_RETRY)
+            else:
+                self._blocked = ""
+                return
+
+    async def _run(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        lease = await self._scheduler.acquire(priority=request.priority, conversation=conversation_key(request))
+        try:
+            self.metrics.queue_wait.observe(lease.waited)
+            async with contextlib.aclosing(self.engine.chat(request)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            lease.release()
+
+    def _on_end(self, model: str, answer: Answer) -> None:
+        self._answers.discard(answer)
+        if not self._answers:
+            self._all_ended.set()
+        if answer.first_token is None:
+            return
+        self.metrics.first_token.observe(answer.first_token - answer.started)
+        self.metrics.generated.labels(model).inc(answer.completion_tokens)
+        if answer.finished:
+            self.metrics.prompt.labels(model).inc(answer.usage.prompt_tokens)
+            self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
+            if answer.timings.decode > 0:
+                self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+def _is_called(card: ModelCard, name: str | None) -> bool:
+    return name is not None and (card.id == name or name in card.aliases)

@@ -1,0 +1,69 @@
+"""The model store: one folder for each model, directly below a root, holding the model's files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from exo.types import StoreError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
+PARTIAL_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model file in the store: `id` is the folder's name, or the stem of a file that lies directly in the root."""
+
+    id: str
+    path: Path
+    size: int
+
+
+class ModelStore:
+    """Finds model files by model id; nothing outside the root is ever named."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, model_id: str) -> Path:
+        """The folder of a model, which may not exist. Raises StoreError for a name that could leave the store."""
+        if not _NAME.fullmatch(model_id):
+            raise StoreError(
+                f"{model_id!r} cannot be the name of a model folder: use letters, digits and . _ : + -, "
+                "and begin with a letter or a digit."
+            )
+        return self.root / model_id
+
+    def scan(self, suffix: str) -> list[StoredModel]:
+        """All models with a file that ends in `suffix` (such as `.gguf`), sorted by id.
+
+        A folder with several such files is listed by its first one in the order of names. Unreadable entries and
+        unfinished downloads are left out.
+        """
+        found = {model.id: model for model in self._candidates(suffix)}
+        return [found[model_id] for model_id in sorted(found)]
+
+    def find(self, model_id: str, suffix: str) -> StoredModel | None:
+        """The stored file of one model, or None."""
+        return next((model for model in self.scan(suffix) if model.id == model_id), None)
+
+    def _candidates(self, suffix: str) -> Iterator[StoredModel]:
+        for entry in _children(self.root):
+            if entry.is_dir():
+                if not _NAME.fullmatch(entry.name):
+                    continue
+                files = [child for child in _children(entry) if child.name.endswith(suffix) and child.is_file()]
+                if files:
+                    yield StoredModel(entry.name, files[0], files[0].stat().st_size)
+            elif entry.name.endswith(suffix) and entry.is_file():
+                yield StoredModel(entry.name.removesuffix(suffix), entry, entry.stat().st_size)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,57 @@
+"""What an engine hands back: a stream of deltas, the last one with the finish reason and the usage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Exact token counts. `cached_tokens` of the prompt came from the KV cache; `reasoning_tokens` are completion."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations in seconds, as the runtime itself measured them."""
+
+    load: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a tool call: `id` and `name` come with its first piece, `arguments` in fragments of JSON text."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of an answer. Any field may be empty; `finish_reason`, `usage` and `timings` come with the last one."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
+    """One vector for each input (`len(vectors)` by dimension floats), in their order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: Usage

@@ -1,0 +1,236 @@
+"""The exceptions of exo.
+
+ExoError
+├── RequestError                    the caller has to change something
+│   ├── InvalidRequest              malformed, wrong type, out of range
+│   │   ├── UnsupportedParameter    understood, but this engine or model cannot honour it
+│   │   └── ContextOverflow         the prompt is longer than the model's context
+│   ├── ModelNotFound               no such model here
+│   ├── NotFound                    no such path
+│   ├── MethodNotAllowed            the path exists, the method does not
+│   ├── AuthenticationFailed        no key, or a wrong one
+│   ├── ForbiddenOrigin             a web page of another site is asking
+│   ├── ForbiddenHost               the Host header names another machine
+│   ├── BodyTooLarge                over the body limit
+│   └── BodyTimeout                 the body did not arrive in time
+├── CapacityError                   the same request may succeed later
+│   ├── QueueFull                   bounded queue, all places taken
+│   ├── DeadlineExceeded            the request's time ran out
+│   └── ShuttingDown                the node takes no new work
+├── EngineError                     the engine's side failed
+│   ├── EngineUnavailable           cannot run on this machine
+│   ├── ModelLoadError              the model could not be loaded
+│   ├── WorkerDied                  the worker process ended during the request
+│   └── RunFailed                   the runtime reported an error
+└── OperatorError                   settings, store or plugins are wrong; the command line exits with 2
+    ├── ConfigurationError          a flag, a variable or a file
+    ├── StoreError                  the model store on disk
+    ├── PullError                   a model could not be brought into the store
+    └── PluginError                 a plugin is broken or claims a taken name
+
+Every class has a stable `code` that clients may test. Messages say what happened, to which named thing, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExoError(Exception):
+    """Base of every error that exo raises on purpose."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestError(ExoError):
+    """The caller has to change the request.
+
+    `param` names the field at fault, as a path such as `messages[0].content`, or is None.
+    """
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(RequestError):
+    """Malformed JSON, a wrong type, a value out of range."""
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A field that is understood, but that the engine or the model cannot honour."""
+
+    code = "unsupported_parameter"
+
+
+class ContextOverflow(InvalidRequest):
+    """The prompt does not fit into the model's context. Both numbers are in tokens."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens, but the context of this model is {context_tokens} tokens. "
+            "Shorten the messages, or serve the model with a larger context.",
+            param="messages",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+
+
+class ModelNotFound(RequestError):
+    """No model of that name can be served here."""
+
+    code = "model_not_found"
+
+    def __init__(self, model: str, known: list[str]) -> None:
+        names = ", ".join(known) if known else "none; bring one with `exo pull`"
+        super().__init__(f"The model {model!r} is not served here. Known models: {names}.", param="model")
+        self.model = model
+        self.known = known
+
+
+class NotFound(RequestError):
+    """No such path."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class AuthenticationFailed(RequestError):
+    """No API key, or one that is not known. The message never hints which."""
+
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("A valid API key is required: send it as 'Authorization: Bearer KEY'.")
+
+
+class ForbiddenOrigin(RequestError):
+    """A browser sent a request on behalf of a page from another site."""
+
+    code = "origin_not_allowed"
+
+
+class ForbiddenHost(RequestError):
+    """The Host header names something else than this machine (DNS rebinding)."""
+
+    code = "host_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit. `limit` is in bytes."""
+
+    code = "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request body is over the limit of {limit} bytes. Send less, or raise EXO_MAX_BODY.")
+        self.limit = limit
+
+
+class BodyTimeout(RequestError):
+    """The body did not arrive in time. `seconds` is the limit."""
+
+    code = "body_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request body did not arrive within {seconds:g} seconds. Send it without pauses.")
+
+
+class CapacityError(ExoError):
+    """The same request may succeed later. `retry_after` is in whole seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(CapacityError):
+    """Every place of the bounded queue is taken."""
+
+    code = "queue_full"
+
+
+class DeadlineExceeded(CapacityError):
+    """The request's time ran out, in the queue or while running."""
+
+    code = "deadline_exceeded"
+
+
+class ShuttingDown(CapacityError):
+    """The node is ending, or drains: it takes no new work."""
+
+    code = "shutting_down"
+
+
+class EngineError(ExoError):
+    """The engine's side failed; the request itself was fine."""
+
+    code = "engine_error"
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot run on this machine."""
+
+    code = "engine_unavailable"
+
+
+class ModelLoadError(EngineError):
+    """The model could not be loaded."""
+
+    code = "model_load_failed"
+
+
+class WorkerDied(EngineError):
+    """The worker process ended while it held the request."""
+
+    code = "engine_worker_died"
+
+
+class RunFailed(EngineError):
+    """The runtime reported an error during the run."""
+
+    code = "engine_run_failed"
+
+
+class OperatorError(ExoError):
+    """Something that whoever runs the node has to mend."""
+
+    code = "operator_error"
+
+
+class ConfigurationError(OperatorError):
+    """A flag, an environment variable or a settings file is wrong."""
+
+    code = "configuration_error"
+
+
+class StoreError(OperatorError):
+    """The model store on disk is not as it has to be."""
+
+    code = "store_error"
+
+
+class PullError(OperatorError):
+    """A model could not be brought into the store."""
+
+    code = "pull_failed"
+
+
+class PluginError(OperatorError):
+    """A plugin is broken, or claims a name that is taken."""
+
+    code = "plugin_error"

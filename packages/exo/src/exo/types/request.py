@@ -1,0 +1,83 @@
+"""What a dialect hands to an engine: one request model for all of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function call that a model asked for. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a conversation, plain text."""
+
+    role: Role
+    content: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn. None means: the engine's own value for this model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """When an answer ends. `max_tokens` counts answer tokens; `deadline` is seconds from arrival, queue included."""
+
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation to be continued by one answer.
+
+    `model` is the id of a served model; the node resolves aliases and the default before an engine sees it.
+    `id` is the request's id across hops. A lower `priority` is served earlier.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    id: str = ""
+    priority: int = 0
+
+
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A raw prompt to be continued; no chat template is applied."""
+
+    model: str
+    prompt: str
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    id: str = ""
+    priority: int = 0
+
+
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to be embedded, one vector each."""
+
+    model: str
+    inputs: tuple[str, ...]
+    id: str = ""
+    priority: int = 0
