@@ -71,19 +71,24 @@ class Answer:
         if on_end is not None:
             on_end(self)
 
+    def _abort_reason(self) -> ExoError | None:
+        return self._aborted
+
     async def _read(self) -> Delta:
-        if self._aborted is not None:
-            raise self._aborted
+        aborted = self._abort_reason()
+        if aborted is not None:
+            raise aborted
         self._reading = asyncio.current_task()
         try:
             delta = await self._deltas.__anext__()
         except asyncio.CancelledError:
-            if self._aborted is None:
+            aborted = self._abort_reason()
+            if aborted is None:
                 raise
             uncancel = getattr(self._reading, "uncancel", None)  # Python 3.11 and later count cancellations
             if uncancel is not None:
                 uncancel()
-            raise self._aborted from None
+            raise aborted from None
         finally:
             self._reading = None
         self._note(delta)

@@ -60,7 +60,7 @@ class AdmissionQueue:
             return True
         if self.waiting >= self.limit:
             raise QueueFull(
-                f"All {self.slots} slots are busy and {self.waiting} requests wait, which is the limit. Try again later.",
+                f"All {self.slots} slots are busy and {self.waiting} requests wait, the limit. Try again later.",
                 retry_after=self._retry_after(mean_run),
             )
         self._waiting.append(_Waiting(ticket))
