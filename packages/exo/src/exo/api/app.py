@@ -1,0 +1,50 @@
+"""The node as an ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from exo.api.docs import Docs
+from exo.api.guard import Guard
+from exo.api.node import Node
+from exo.api.openai.routes import OpenAI
+from exo.api.outermost import Outermost
+from exo.api.settings import HttpSettings
+from exo.inference import InferenceService
+from exo.topology import NodeCapabilities, probe
+from exo.types import NotFound
+
+
+def create_app(
+    service: InferenceService,
+    settings: HttpSettings | None = None,
+    *,
+    preload: bool = True,
+    probe_device: Callable[[], NodeCapabilities] = probe,
+) -> ASGIApp:
+    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end."""
+    settings = settings or HttpSettings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        service.start(preload=preload)
+        try:
+            yield
+        finally:
+            await service.close()
+
+    router = Router(
+        routes=[*OpenAI(service, settings).routes(), *Node(service, probe_device).routes(), *Docs().routes()],
+        redirect_slashes=False,
+        default=_not_found,
+        lifespan=lifespan,
+    )
+    return Outermost(Guard(router, settings), router, service.metrics)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's shape
+    raise NotFound(f"There is no {scope['path']} here. /docs lists the paths.")

@@ -1,0 +1,85 @@
+"""Exceptions to HTTP: status by type, body in the dialect's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exo.types import (
+    AuthenticationFailed,
+    BodyTimeout,
+    BodyTooLarge,
+    CapacityError,
+    DeadlineExceeded,
+    EngineError,
+    EngineUnavailable,
+    ExoError,
+    ForbiddenHost,
+    ForbiddenOrigin,
+    MethodNotAllowed,
+    ModelLoadError,
+    ModelNotFound,
+    NotFound,
+    OperatorError,
+    QueueFull,
+    RequestError,
+    ShuttingDown,
+    WorkerDied,
+)
+
+STATUS: Mapping[type[ExoError], int] = {
+    RequestError: 400,
+    ModelNotFound: 404,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    AuthenticationFailed: 401,
+    ForbiddenOrigin: 403,
+    ForbiddenHost: 403,
+    BodyTooLarge: 413,
+    BodyTimeout: 408,
+    CapacityError: 503,
+    QueueFull: 429,
+    DeadlineExceeded: 504,
+    ShuttingDown: 503,
+    EngineError: 500,
+    EngineUnavailable: 503,
+    ModelLoadError: 503,
+    WorkerDied: 502,
+    OperatorError: 500,
+    ExoError: 500,
+}
+CLIENT_GONE = 499
+_OPENAI_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+def status_of(error: ExoError) -> int:
+    """The HTTP status of an error: that of its class, or of the nearest class above."""
+    return next(STATUS[parent] for parent in type(error).__mro__ if parent in STATUS)
+
+
+def headers_of(error: ExoError) -> list[tuple[bytes, bytes]]:
+    """Headers that belong to an error."""
+    if isinstance(error, CapacityError):
+        return [(b"retry-after", str(error.retry_after).encode())]
+    if isinstance(error, AuthenticationFailed):
+        return [(b"www-authenticate", b"Bearer")]
+    return []
+
+
+def openai_error(error: ExoError) -> dict[str, Any]:
+    """The error in OpenAI's shape."""
+    status = status_of(error)
+    fallback = "invalid_request_error" if status < 500 else "server_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": _OPENAI_TYPES.get(status, fallback),
+            "param": error.param if isinstance(error, RequestError) else None,
+            "code": error.code,
+        }
+    }

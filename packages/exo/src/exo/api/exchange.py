@@ -1,0 +1,121 @@
+"""One HTTP exchange: reading the body, answering in JSON, noticing that the client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.types import Message, Receive, Scope, Send
+
+from exo.api.errors import headers_of, openai_error, status_of
+from exo.api.settings import HttpSettings
+from exo.types import BodyTimeout, BodyTooLarge, ExoError, Usage
+
+JSON_TYPE = b"application/json"
+
+
+class ClientGone(Exception):
+    """The client closed the connection before the answer was complete."""
+
+
+@dataclass
+class Exchange:
+    """What is known of a request; the log line and the metrics are made of it at the end.
+
+    `model` is set only to the id of a served model, never to what a client sent. `error` is the code of an error that
+    came after the status was sent.
+    """
+
+    id: str
+    started: float
+    model: str = ""
+    inference: bool = False
+    status: int = 0
+    error: str = ""
+    key: str = ""
+    usage: Usage | None = None
+    first_token: float | None = None
+    extra_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    found: Exchange = scope["exo.exchange"]
+    return found
+
+
+async def read_body(scope: Scope, receive: Receive, settings: HttpSettings) -> bytes:
+    """The whole body. Raises BodyTooLarge, BodyTimeout, ClientGone."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > settings.max_body:
+            raise BodyTooLarge(settings.max_body)
+    try:
+        return await asyncio.wait_for(_collect(receive, settings.max_body), settings.body_timeout)
+    except asyncio.TimeoutError:
+        raise BodyTimeout(settings.body_timeout) from None
+
+
+async def _collect(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLarge(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+@contextlib.asynccontextmanager
+async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """Cancels the block when the client closes the connection, and raises ClientGone. The body must have been read."""
+    owner = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if owner is not None:
+            owner.cancel()
+
+    watcher = asyncio.create_task(watch(), name="client watch")
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone:
+            uncancel = getattr(owner, "uncancel", None)  # Python 3.11 and later count cancellations
+            if uncancel is not None:
+                uncancel()
+            raise ClientGone from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def start_message(status: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": [(b"content-type", content_type), *headers]}
+
+
+def body_message(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send(start_message(status, content_type, length, *headers))
+    await send(body_message(body, more=False))
+
+
+async def send_json(send: Send, status: int, value: Any, *headers: tuple[bytes, bytes]) -> None:
+    await send_bytes(send, status, msgspec.json.encode(value), JSON_TYPE, *headers)
+
+
+async def send_error(send: Send, error: ExoError) -> None:
+    await send_json(send, status_of(error), openai_error(error), *headers_of(error))

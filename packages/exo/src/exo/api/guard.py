@@ -1,0 +1,127 @@
+"""Who may ask: Host and Origin of a browser, and the API key."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exo.api.exchange import exchange_of, send_bytes
+from exo.api.settings import HttpSettings
+from exo.types import AuthenticationFailed, ForbiddenHost, ForbiddenOrigin
+
+OPEN_PATHS = frozenset({"/healthcheck", "/ready"})
+_LOOPBACK_NAMES = frozenset({"localhost"})
+_CORS_ALLOW = (
+    (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
+    (b"access-control-max-age", b"600"),
+)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
+        return True
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def host_of(header: str) -> str:
+    """The host of a Host header, without the port; empty if it is not one."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def host_allowed(header: str, settings: HttpSettings) -> bool:
+    """A node on loopback answers to loopback names only, which keeps out pages that rebind their own name to it."""
+    if not is_loopback(settings.host):
+        return True
+    host = host_of(header)
+    return is_loopback(host) or host in settings.allowed_hosts
+
+
+def origin_allowed(origin: str, host_header: str, settings: HttpSettings) -> bool:
+    """The node's own pages, listed ones, and on loopback those of this machine.
+
+    Where the node listens beyond loopback, a page counts as its own if it has the address that the request was sent to:
+    a name could have been rebound, an address cannot.
+    """
+    if origin in settings.allowed_origins or "*" in settings.allowed_origins:
+        return True
+    try:
+        parts = urlsplit(origin)
+        name = (parts.hostname or "").lower()
+    except ValueError:
+        return False
+    if is_loopback(settings.host):
+        return is_loopback(name) or name in settings.allowed_hosts
+    return parts.netloc.lower() == host_header.lower() and (
+        _address(name) is not None or name in settings.allowed_hosts
+    )
+
+
+class Guard:
+    """ASGI middleware. Refusals are raised as exceptions."""
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _text_headers(scope)
+        host = headers.get("host", "")
+        if not host_allowed(host, self._settings):
+            raise ForbiddenHost(
+                f"This node does not answer to the host {host!r}. "
+                "Call it as localhost, or add the name to EXO_ALLOWED_HOSTS."
+            )
+        origin = headers.get("origin")
+        if origin is not None:
+            if not origin_allowed(origin, host, self._settings):
+                raise ForbiddenOrigin(f"Pages from {origin!r} may not use this node. EXO_ALLOWED_ORIGINS can allow it.")
+            cors = ((b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin"))
+            if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                await send_bytes(send, 204, b"", b"text/plain", *cors, *_CORS_ALLOW)
+                return
+            send = _with_headers(send, cors)
+        self._authenticate(scope, headers)
+        await self._app(scope, receive, send)
+
+    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        if not self._settings.keys or scope["path"] in OPEN_PATHS:
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        name = self._settings.keys.name_of(key)
+        if name is None:
+            raise AuthenticationFailed
+        exchange_of(scope).key = name
+
+
+def _text_headers(scope: Scope) -> dict[str, str]:
+    """Header values by lower-case name; of repeated ones the first counts, as for Host."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+    return headers
+
+
+def _with_headers(send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *headers]
+        await send(message)
+
+    return wrapped

@@ -1,0 +1,56 @@
+"""The paths that tell about the node itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from exo import __version__
+from exo.api.endpoint import Endpoint
+from exo.api.exchange import send_bytes, send_json
+from exo.inference import InferenceService
+from exo.topology import NodeCapabilities
+
+
+class Node:
+    """The endpoints, as ASGI applications. `probe` blocks, so it runs in a thread, again for each request."""
+
+    def __init__(self, service: InferenceService, probe: Callable[[], NodeCapabilities]) -> None:
+        self._service = service
+        self._probe = probe
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/healthcheck", Endpoint(self.healthcheck), methods=["GET"]),
+            Route("/ready", Endpoint(self.ready), methods=["GET"]),
+            Route("/metrics", Endpoint(self.metrics), methods=["GET"]),
+            Route("/v1/topology", Endpoint(self.topology), methods=["GET"]),
+        ]
+
+    async def healthcheck(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        await send_json(send, 200, {"status": "ok"})
+
+    async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        readiness = await self._service.readiness()
+        await send_json(send, 200 if readiness.ready else 503, readiness)
+
+    async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        await self._service.models()  # brings exo_model_info up to date
+        text = generate_latest(self._service.metrics.registry)
+        await send_bytes(send, 200, text, CONTENT_TYPE_LATEST.encode())
+
+    async def topology(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        capabilities = await asyncio.get_running_loop().run_in_executor(None, self._probe)
+        engine = self._service.engine
+        this_node = {
+            "version": __version__,
+            "engine": engine.name,
+            "slots": engine.slots,
+            "models": [card.id for card in await self._service.models()],
+            "capabilities": capabilities,
+        }
+        await send_json(send, 200, {"nodes": [this_node]})

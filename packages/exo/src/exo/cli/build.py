@@ -1,0 +1,33 @@
+"""The parts of a node, put together from settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exo import __version__
+from exo.inference import Choice, EngineContext, InferenceService, NodeMetrics, Plugins, choose, discover
+from exo.models import ModelStore
+
+logger = logging.getLogger(__name__)
+
+
+def choose_engine(wanted: str | None, env: Mapping[str, str]) -> tuple[Plugins, Choice]:
+    """Discover plugins and choose the engine. Raises ConfigurationError."""
+    plugins = discover()
+    choice = choose(plugins, wanted, env)
+    logger.info("engine %s: %s", choice.engine, choice.reason)
+    return plugins, choice
+
+
+def build_service(
+    plugins: Plugins, choice: Choice, root: Path, env: Mapping[str, str], **options: Any
+) -> InferenceService:
+    """The service for one engine; `options` are those of InferenceService. Raises ConfigurationError, PluginError."""
+    context = EngineContext(store=ModelStore(root), cards=plugins.cards(), env=env)
+    engine = plugins.engine_class(choice.engine)(context)
+    metrics = NodeMetrics(context.registry)
+    metrics.engine_info.labels(choice.engine, __version__).set(1)
+    return InferenceService(engine, metrics, **options)

@@ -1,0 +1,154 @@
+"""`exo run MODEL [prompt]`: a chat in the terminal, with a running node or, if none answers, an engine of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx2
+
+from exo.cli import logs, settings
+from exo.cli.build import build_service, choose_engine
+from exo.inference import InferenceService
+from exo.types import ChatRequest, EngineError, ExoError, Message, RequestError
+
+Ask = Callable[[list[Message]], AsyncIterator[str]]
+_HELP = "Type a message; an empty line does nothing. /clear forgets the conversation, /bye or Ctrl-D ends."
+
+
+def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+    logs.set_up("warning", as_json=False)
+    chosen = settings.read(settings.RUN_SETTINGS, flags, env)
+    asyncio.run(_run(flags.model, " ".join(flags.prompt), chosen, env))
+    return 0
+
+
+async def _run(model: str, prompt: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    async with _connect(model, chosen, env) as ask:
+        if prompt:
+            await _answer(ask, [Message(role="user", content=prompt)])
+        else:
+            await _converse(ask)
+
+
+async def _converse(ask: Ask) -> None:
+    if sys.stdin.isatty():
+        print(_HELP, file=sys.stderr)
+    history: list[Message] = []
+    while True:
+        line = await asyncio.get_running_loop().run_in_executor(None, _read_line)
+        if line is None or line == "/bye":
+            return
+        if line == "/clear":
+            history = []
+        elif line:
+            history.append(Message(role="user", content=line))
+            try:
+                text = await _answer(ask, history)
+            except (RequestError, EngineError) as error:
+                print(error.message, file=sys.stderr)
+                history.pop()
+            else:
+                history.append(Message(role="assistant", content=text))
+
+
+def _read_line() -> str | None:
+    try:
+        return input(">>> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+
+
+async def _answer(ask: Ask, messages: list[Message]) -> str:
+    """Print an answer as it comes and return it; Ctrl-C ends the answer, not the conversation."""
+    text: list[str] = []
+
+    async def show() -> None:
+        async with contextlib.aclosing(ask(messages)) as pieces:  # type: ignore[type-var]  # generators, as asked for
+            async for piece in pieces:
+                text.append(piece)
+                print(piece, end="", flush=True)
+
+    showing = asyncio.create_task(show())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, showing.cancel)
+    try:
+        await showing
+    except asyncio.CancelledError:
+        print(" [stopped]", end="")
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        print()
+    return "".join(text)
+
+
+@contextlib.asynccontextmanager
+async def _connect(model: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> AsyncIterator[Ask]:
+    host = f"[{chosen['host']}]" if ":" in chosen["host"] else chosen["host"]
+    url = f"http://{host}:{chosen['port']}"
+    headers = {"Authorization": f"Bearer {chosen['api_key']}"} if chosen["api_key"] else {}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=None, trust_env=False) as client:
+        if await _is_running(client):
+            yield lambda messages: _ask_node(client, model, messages)
+            return
+    plugins, choice = choose_engine(chosen["engine"], env)
+    service = build_service(plugins, choice, settings.models_dir(chosen), env)
+    try:
+        card = await service.resolve(model)
+        yield lambda messages: _ask_service(service, card.id, messages)
+    finally:
+        await service.close()
+
+
+async def _is_running(client: httpx2.AsyncClient) -> bool:
+    try:
+        answer = await client.get("/healthcheck", timeout=2.0)
+    except httpx2.TransportError:
+        return False
+    return answer.status_code == httpx2.codes.OK
+
+
+async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Message]) -> AsyncIterator[str]:
+    body = {
+        "model": model,
+        "stream": True,
+        "messages": [{"role": message.role, "content": message.content} for message in messages],
+    }
+    try:
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code != httpx2.codes.OK:
+                raise _refusal(await response.aread())
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    yield _text_of(line)
+    except httpx2.TransportError as error:
+        raise EngineError(f"The connection to {client.base_url} broke: {error}.") from error
+
+
+def _text_of(line: str) -> str:
+    chunk = json.loads(line.removeprefix("data: "))
+    if "error" in chunk:
+        raise EngineError(chunk["error"]["message"])
+    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+
+
+def _refusal(body: bytes) -> ExoError:
+    try:
+        return RequestError(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return EngineError("Something that is not an exo node answers at this address.")
+
+
+async def _ask_service(service: InferenceService, model: str, messages: list[Message]) -> AsyncIterator[str]:
+    answer = await service.chat(ChatRequest(model=model, messages=tuple(messages)))
+    try:
+        async for delta in answer:
+            yield delta.text
+    finally:
+        await answer.aclose()

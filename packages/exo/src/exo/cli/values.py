@@ -1,0 +1,66 @@
+"""Text from flags and variables to values. Every parser raises ValueError with what it expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+
+def text(value: str) -> str:
+    return value
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser for whole numbers from `low` to `high`."""
+
+    def parse(value: str) -> int:
+        expected = f"expected a whole number from {low} to {high}"
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not low <= number <= high:
+            raise ValueError(expected)
+        return number
+
+    return parse
+
+
+def seconds(value: str) -> float:
+    expected = "expected a number of seconds, 0 or more"
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 0 <= number < math.inf:
+        raise ValueError(expected)
+    return number
+
+
+def yes_or_no(value: str) -> bool:
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    if value.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("expected yes or no")
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A parser for one of some words."""
+
+    def parse(value: str) -> str:
+        if value.lower() not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return value.lower()
+
+    return parse
+
+
+def words(value: str) -> tuple[str, ...]:
+    """Words between commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def folder(value: str) -> Path:
+    return Path(value).expanduser()
