@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from typing import Protocol
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from exo.api.errors import status_of
-from exo.api.exchange import JSON_TYPE, Exchange, body_message, send_bytes, start_message
+from exo.api.exchange import JSON_TYPE, Exchange, body_message, start_message, whole_messages
 from exo.inference import Answer
 from exo.types import Delta, ExoError, Usage
 
@@ -34,8 +34,8 @@ class WholeWriter(Protocol):
     def error(self, error: ExoError) -> bytes: ...
 
 
-async def send_stream(send: Send, answer: Answer, writer: StreamWriter, exchange: Exchange) -> None:
-    """Server-sent events; each delta is handed to the socket at once."""
+async def send_stream(send: Send, answer: Answer, writer: StreamWriter, exchange: Exchange) -> list[Message]:
+    """Server-sent events; each delta is handed to the socket at once. Returns what is to be sent at the very end."""
     await send(start_message(200, EVENT_STREAM, *_STREAM_HEADERS))
     await send(body_message(writer.first(), more=True))
     try:
@@ -45,13 +45,17 @@ async def send_stream(send: Send, answer: Answer, writer: StreamWriter, exchange
                 await send(body_message(data, more=True))
     except ExoError as error:
         _note_late(exchange, error)
-        await send(body_message(writer.error(error), more=False))
-        return
-    await send(body_message(writer.last(answer.usage), more=False))
+        return [body_message(writer.error(error), more=False)]
+    return [body_message(writer.last(answer.usage), more=False)]
 
 
-async def send_whole(send: Send, answer: Answer, writer: WholeWriter, exchange: Exchange, *, heartbeat: float) -> None:
-    """One JSON object. An answer that takes long begins with white space, so that no proxy gives it up."""
+async def send_whole(
+    send: Send, answer: Answer, writer: WholeWriter, exchange: Exchange, *, heartbeat: float
+) -> list[Message]:
+    """One JSON object. An answer that takes long begins with white space, so that no proxy gives it up.
+
+    Returns what is to be sent at the very end.
+    """
     begun = False
     gathering = asyncio.create_task(_gather(answer, writer), name="gather answer")
     try:
@@ -66,15 +70,14 @@ async def send_whole(send: Send, answer: Answer, writer: WholeWriter, exchange: 
             await gathering
     if not begun:
         gathering.result()
-        await send_bytes(send, 200, writer.body(answer.usage), JSON_TYPE)
-        return
+        return whole_messages(200, writer.body(answer.usage), JSON_TYPE)
     try:
         gathering.result()
         body = writer.body(answer.usage)
     except ExoError as error:
         _note_late(exchange, error)
         body = writer.error(error)
-    await send(body_message(body, more=False))
+    return [body_message(body, more=False)]
 
 
 async def _gather(answer: Answer, writer: WholeWriter) -> None:

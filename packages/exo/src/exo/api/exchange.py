@@ -73,7 +73,11 @@ async def _collect(receive: Receive, limit: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block when the client closes the connection, and raises ClientGone. The body must have been read."""
+    """Cancels the block when the client closes the connection, and raises ClientGone.
+
+    The body must have been read before; the last message must be sent after the block, since a complete response counts
+    as closed.
+    """
     owner = asyncio.current_task()
     gone = False
 
@@ -107,10 +111,15 @@ def body_message(body: bytes, *, more: bool) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+def whole_messages(status: int, body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> list[Message]:
+    """The two messages of an answer whose length is known."""
     length = (b"content-length", str(len(body)).encode())
-    await send(start_message(status, content_type, length, *headers))
-    await send(body_message(body, more=False))
+    return [start_message(status, content_type, length, *headers), body_message(body, more=False)]
+
+
+async def send_bytes(send: Send, status: int, body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+    for message in whole_messages(status, body, content_type, *headers):
+        await send(message)
 
 
 async def send_json(send: Send, status: int, value: Any, *headers: tuple[bytes, bytes]) -> None:

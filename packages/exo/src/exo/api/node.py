@@ -39,7 +39,7 @@ class Node:
         await send_json(send, 200 if readiness.ready else 503, readiness)
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        await self._service.models()  # brings exo_model_info up to date
+        await self._service.update_model_info()
         text = generate_latest(self._service.metrics.registry)
         await send_bytes(send, 200, text, CONTENT_TYPE_LATEST.encode())
 

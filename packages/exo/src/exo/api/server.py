@@ -20,6 +20,7 @@ from exo.types import ConfigurationError
 
 _BACKLOG = 2048
 _CLOSE_TIMEOUT = 5
+_BODY_MARGIN = 5.0
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -30,21 +31,22 @@ class LimitedProtocol(HttpToolsProtocol):
 
     _reading_headers = True
     _header_bytes = 0
-    _header_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._header_timer = self.loop.call_later(self.limits.header_timeout, transport.abort)
+        self._read_timer = self.loop.call_later(self.limits.header_timeout, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timers()
+        self._stop_read_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._reading_headers:
-            if self._header_timer is None:
-                self._header_timer = self.loop.call_later(self.limits.header_timeout, self.transport.abort)
+            if self._read_timer is None:
+                self._read_timer = self.loop.call_later(self.limits.header_timeout, self.transport.abort)
             self._header_bytes += len(data)
         super().data_received(data)
         if self._reading_headers and self._header_bytes > self.limits.max_header:
@@ -53,14 +55,16 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._reading_headers = False
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        self._stop_read_timer()
+        # The application answers a late body with status 408; this ends bodies that nobody reads any more.
+        limit = self.limits.body_timeout + _BODY_MARGIN
+        self._read_timer = self.loop.call_later(limit, self.transport.abort)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._reading_headers = True
         self._header_bytes = 0
+        self._stop_read_timer()
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -68,15 +72,18 @@ class LimitedProtocol(HttpToolsProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-        super().resume_writing()
-
-    def _stop_timers(self) -> None:
-        for timer in (self._header_timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
 
 
 class Server(uvicorn.Server):

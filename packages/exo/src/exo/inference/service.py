@@ -25,7 +25,7 @@ from exo.types import (
     ShuttingDown,
 )
 
-_PRELOAD_RETRY = 30.0
+_PRELOAD_RETRY = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,14 @@ class InferenceService:
     async def models(self) -> list[ModelCard]:
         """What can be served now, the default model first."""
         cards = await self.engine.models()
+        return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
+
+    async def update_model_info(self) -> None:
+        """Bring exo_model_info up to date; called before metrics are read."""
+        cards = await self.engine.models()
         self.metrics.model_info.clear()
         for card in cards:
             self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
-        return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
 
     async def resolve(self, name: str | None) -> ModelCard:
         """The card for a model's id or alias; no name means the default model. Raises ModelNotFound, ModelLoadError."""

@@ -60,13 +60,16 @@ class OpenAI:
             try:
                 if wire.stream:
                     include_usage = wire.stream_options is not None and wire.stream_options.include_usage
-                    await send_stream(send, answer, ChunkWriter(card.id, include_usage=include_usage), exchange)
+                    writer = ChunkWriter(card.id, include_usage=include_usage)
+                    last = await send_stream(send, answer, writer, exchange)
                 else:
                     heartbeat = self._settings.heartbeat
-                    await send_whole(send, answer, Collector(card.id), exchange, heartbeat=heartbeat)
+                    last = await send_whole(send, answer, Collector(card.id), exchange, heartbeat=heartbeat)
             finally:
                 await answer.aclose()
                 _note(exchange, answer)
+        for message in last:
+            await send(message)
 
     def _log_prompt(self, request: ChatRequest) -> None:
         if self._settings.log_prompts:

@@ -113,28 +113,28 @@ class UsageOut(msgspec.Struct):
     completion_tokens_details: CompletionDetails
 
 
-class MessageOut(msgspec.Struct):
-    content: str | None
-    refusal: None = None
+class MessageOut(msgspec.Struct, kw_only=True):
     role: Literal["assistant"] = "assistant"
+    content: str | None
     reasoning_content: str | UnsetType = UNSET
+    refusal: None = None
 
 
-class ChoiceOut(msgspec.Struct):
+class ChoiceOut(msgspec.Struct, kw_only=True):
     index: int
     message: MessageOut
-    finish_reason: Literal["stop", "length", "tool_calls"]
     logprobs: None = None
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class ChatCompletion(msgspec.Struct):
+class ChatCompletion(msgspec.Struct, kw_only=True):
     id: str
+    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChoiceOut]
     usage: UsageOut
-    object: Literal["chat.completion"] = "chat.completion"
-    system_fingerprint: str = ""
 
 
 class DeltaOut(msgspec.Struct, omit_defaults=True):
@@ -144,32 +144,32 @@ class DeltaOut(msgspec.Struct, omit_defaults=True):
     reasoning_content: str | UnsetType = UNSET
 
 
-class ChunkChoiceOut(msgspec.Struct):
-    delta: DeltaOut
-    finish_reason: str | None = None
+class ChunkChoiceOut(msgspec.Struct, kw_only=True):
     index: int = 0
+    delta: DeltaOut
     logprobs: None = None
+    finish_reason: str | None = None
 
 
-class ChatCompletionChunk(msgspec.Struct):
+class ChatCompletionChunk(msgspec.Struct, kw_only=True):
     """`usage` is absent unless asked for; then null on all but the last chunk."""
 
     id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChunkChoiceOut]
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    system_fingerprint: str = ""
     usage: UsageOut | UnsetType | None = UNSET
 
 
-class ModelOut(msgspec.Struct):
+class ModelOut(msgspec.Struct, kw_only=True):
     id: str
+    object: Literal["model"] = "model"
     created: int
     owned_by: str = "exo"
-    object: Literal["model"] = "model"
 
 
-class ModelList(msgspec.Struct):
-    data: list[ModelOut]
+class ModelList(msgspec.Struct, kw_only=True):
     object: Literal["list"] = "list"
+    data: list[ModelOut]

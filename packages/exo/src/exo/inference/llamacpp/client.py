@@ -18,6 +18,7 @@ from exo.types import (
     FinishReason,
     InvalidRequest,
     Limits,
+    Message,
     RunFailed,
     Sampling,
     Timings,
@@ -27,6 +28,8 @@ from exo.types import (
 _DATA = "data: "
 _END = "data: [DONE]"
 _SERVER_ERROR = 500
+_SEEDS = 2**32 - 1
+"""llama.cpp takes 32 bits, of which the last value means a random seed."""
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)
 
 
@@ -150,7 +153,21 @@ async def _events(response: httpx2.Response) -> AsyncIterator[str]:
 
 def messages_json(request: ChatRequest) -> list[dict[str, Any]]:
     """The messages in OpenAI's shape."""
-    return [{"role": message.role, "content": message.content} for message in request.messages]
+    return [_message_json(message) for message in request.messages]
+
+
+def _message_json(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        body["reasoning_content"] = message.reasoning
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return body
 
 
 def _run_json(sampling: Sampling, limits: Limits) -> dict[str, Any]:
@@ -162,7 +179,7 @@ def _run_json(sampling: Sampling, limits: Limits) -> dict[str, Any]:
         "repeat_penalty": sampling.repeat_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
-        "seed": sampling.seed,
+        "seed": None if sampling.seed is None else sampling.seed % _SEEDS,
         "max_tokens": limits.max_tokens,
     }
     body = {name: value for name, value in body.items() if value is not None}
