@@ -140,10 +140,11 @@ def bind(settings: HttpSettings, *, no_auth: bool) -> socket.socket:
             f"Listening on {settings.host} lets others in. Set EXO_API_KEYS or --api-keys-file, or say --no-auth."
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only on these
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((settings.host, settings.port))
+        sock.listen(_BACKLOG)  # clients that come before the server runs wait, and are not refused
     except OSError as error:
         sock.close()
         raise ConfigurationError(

@@ -72,8 +72,9 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if _PLAIN.fullmatch(text) and text.isprintable() else json.dumps(text)
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.isprintable():
+        return value
+    return json.dumps(value)
 
 
 def _one_line(text: str) -> str:

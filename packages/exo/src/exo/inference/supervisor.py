@@ -196,9 +196,9 @@ class WorkerProcess:
             logger.debug("%s: %s", self.label, line)
 
     def _last_words(self) -> str:
-        """The lines that look like errors, else the last line."""
+        """The first lines that look like errors (the cause comes before its consequences), else the last line."""
         errors = [line for line in self._lines if "rror" in line or "ailed" in line]
-        return " / ".join(errors[-3:]) or (self._lines[-1] if self._lines else "it said nothing")
+        return " / ".join(errors[:3]) or (self._lines[-1] if self._lines else "it said nothing")
 
     async def _wait_until_settled(self) -> None:
         async with self._changed:

@@ -51,8 +51,10 @@ def probe(
 
 def _start(name: str, one: Probe, around: Surroundings, reader: Reader) -> Future[Findings] | None:
     def call() -> Findings:
-        # Checked here, so that a probe with a value of a wrong type loses its own findings only.
-        return msgspec.convert(msgspec.to_builtins(one(around, reader)), Findings)
+        # Checked here, so that a probe with a value of a wrong type loses its own findings only. Bytes are left as they
+        # are, which is refused: they would pass as base64.
+        plain = msgspec.to_builtins(one(around, reader), builtin_types=(bytes, bytearray, memoryview))
+        return msgspec.convert(plain, Findings)
 
     try:
         return in_background(call)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -122,8 +121,8 @@ def text(value: object) -> str:
 
 
 def number(value: object, low: float, high: float) -> float:
-    """A finite number from `low` to `high`. Raises UnusableValue."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    """A number from `low` to `high`, which NaN is not. Raises UnusableValue."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise UnusableValue(f"the answer was {value!r}, not a number")
     if not low <= value <= high:
         raise UnusableValue(f"the answer was {value!r}, not within {low:g} and {high:g}")

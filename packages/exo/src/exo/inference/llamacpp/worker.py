@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TypedDict
+from typing import Any, TypedDict
 
 
 class WorkerConfig(TypedDict):
@@ -29,6 +29,20 @@ def main() -> None:
     os.dup2(2, 1)
     import xllamacpp  # noqa: PLC0415 - 100 MB of native code that only this process may load
 
+    try:
+        server = xllamacpp.Server(parameters(config))
+    except RuntimeError as error:
+        sys.exit(str(error))
+    os.write(answer, b"ready\n")
+    sys.stdin.read()  # until the node closes it or is gone
+    del server
+    os._exit(0)
+
+
+def parameters(config: WorkerConfig) -> Any:
+    """The same settings in llama.cpp's terms, an `xllamacpp.CommonParams`."""
+    import xllamacpp  # noqa: PLC0415 - as above
+
     params = xllamacpp.CommonParams()
     params.model.path = config["model"]
     params.hostnames = [config["socket"]]
@@ -40,14 +54,7 @@ def main() -> None:
     if config["threads"]:
         params.cpuparams.n_threads = config["threads"]
         params.cpuparams_batch.n_threads = config["threads"]
-    try:
-        server = xllamacpp.Server(params)
-    except RuntimeError as error:
-        sys.exit(str(error))
-    os.write(answer, b"ready\n")
-    sys.stdin.read()  # until the node closes it or is gone
-    del server
-    os._exit(0)
+    return params
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+"""The command `exo` as people type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import BUILTIN_MODEL, EXO, Node, StartNode, environment, run, run_well, wait_until
+
+
+def test_version_and_help() -> None:
+    assert re.fullmatch(r"exo \d+\.\d+\.\d+\n", run_well(EXO, "version"))
+    shown = run_well(EXO, "--help")
+    for flag in (
+        "--inference-engine",
+        "--disable-tui",
+        "--chatgpt-api-port",
+        "--host",
+        "--default-model",
+        "--list-engines",
+    ):
+        assert flag in shown
+    assert "Traceback" not in run(EXO, "--nonsense").stderr
+
+
+def test_list_engines_says_which_can_run_here() -> None:
+    lines = run_well(EXO, "--list-engines").splitlines()
+    assert any(re.match(r"llamacpp\s+yes\s", line) for line in lines)
+    assert any(re.match(r"dummy\s+yes\s", line) for line in lines)
+    assert run_well(EXO.with_name("python"), "-m", "exo.main", "--list-engines").splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--inference-engine", "nonsense"], "no engine 'nonsense'"),
+        (["--port", "70000"], "--port"),
+        (["--host", "0.0.0.0", "--port", "0"], "--no-auth"),
+        (["--host", "203.0.113.7", "--port", "0", "--no-auth"], "Cannot listen"),
+        (["--api-keys-file", "/nowhere/keys"], "/nowhere/keys"),
+        (["pull", "gpt-4"], BUILTIN_MODEL),
+        (["run", "gpt-4", "hi", "--port", "1"], "gpt-4"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = run(EXO, *arguments, env={"EXO_HOME": str(tmp_path)})
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    done = run(EXO, env={"EXO_HOME": str(tmp_path), "EXO_QUEUE_LIMIT": "many"})
+    assert (done.returncode, "EXO_QUEUE_LIMIT" in done.stderr) == (2, True)
+    done = run(EXO, env={"EXO_HOME": str(tmp_path), "EXO_LLAMACPP_SLOTS": "0"})
+    assert (done.returncode, "EXO_LLAMACPP_SLOTS" in done.stderr) == (2, True)
+
+
+def test_a_taken_port_is_named(dummy_node: Node, tmp_path: Path) -> None:
+    port = dummy_node.url.rpartition(":")[2]
+    done = run(EXO, "--inference-engine", "dummy", "--port", port, env={"EXO_HOME": str(tmp_path)})
+    assert (done.returncode, port in done.stderr) == (2, True)
+
+
+def test_keys_from_the_command_open_the_node(start_node: StartNode, tmp_path: Path) -> None:
+    made = run(EXO, "key", "alice")
+    key = made.stderr.split("\n")[1]
+    file = tmp_path / "keys"
+    file.write_text(made.stdout)
+    assert key not in made.stdout
+    node = start_node("--inference-engine", "dummy", "--host", "0.0.0.0", "--api-keys-file", str(file))
+    assert node.chat("hi").status_code == 401
+    node.http.headers["authorization"] = f"Bearer {key}"
+    assert node.chat("hi").status_code == 200
+    assert "key=alice" in node.log
+    assert key not in node.log
+    port = node.url.rpartition(":")[2]
+    assert run_well(EXO, "run", "dummy", "hi", "--port", port, env={"EXO_API_KEY": key}).startswith("word0")
+    refused = run(EXO, "run", "dummy", "hi", "--port", port)
+    assert (refused.returncode, "API key" in refused.stderr) == (2, True)
+
+
+def test_the_log_has_one_line_for_each_request_and_no_prompt(start_node: StartNode) -> None:
+    node = start_node("--inference-engine", "dummy", "--log-json")
+    node.chat("a secret thing", stream=True)
+    node.http.get("/healthcheck")
+    node.http.get("/v1/nowhere%0aINFO%20forged")
+    entries = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
+    requests = [entry for entry in entries if entry["logger"] == "exo.access"]
+    assert [entry["path"] for entry in requests] == ["/v1/chat/completions", "/v1/nowhere\nINFO forged"]
+    assert requests[0]["completion_tokens"] == 16
+    assert "secret" not in node.log
+
+
+def test_prompts_are_logged_when_asked(start_node: StartNode) -> None:
+    node = start_node("--inference-engine", "dummy", "--log-prompts")
+    node.chat("a secret\nthing")
+    assert 'messages=["user: a secret\\nthing"]' in node.log
+
+
+def test_run_asks_a_running_node_and_converses(dummy_node: Node) -> None:
+    port = dummy_node.url.rpartition(":")[2]
+    assert run_well(EXO, "run", "dummy", "hello", "there", "--port", port).split() == [f"word{n}" for n in range(16)]
+    conversation = subprocess.run(
+        [EXO, "run", "dummy", "--port", port],
+        input="hello\n\n/clear\nagain\n/bye\nnever\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=True,
+    )
+    assert len(conversation.stdout.split()) == 32
+    assert dummy_node.log.count("path=/v1/chat/completions") == 3
+
+
+def test_run_without_a_node_uses_an_engine_of_its_own() -> None:
+    answer = run_well(EXO, "run", "dummy", "hi", "--port", "1", "--inference-engine", "dummy")
+    assert answer.split() == [f"word{n}" for n in range(16)]
+
+
+@pytest.mark.slow
+def test_run_and_models_with_the_real_model(model_store: Path) -> None:
+    answer = run_well(EXO, "run", "smollm2", "Say hello.", "--port", "1", "--models-dir", model_store)
+    assert len(answer.split()) > 2
+    listed = run_well(EXO, "models", "--models-dir", model_store)
+    assert re.search(rf"{BUILTIN_MODEL}\s+135M\s+8192\s+quick\s+Apache-2.0\s+llamacpp", listed)
+
+
+def test_models_without_a_store_says_what_could_be_pulled(tmp_path: Path) -> None:
+    assert "not in the store" in run_well(EXO, "models", env={"EXO_HOME": str(tmp_path)})
+
+
+def test_a_node_without_any_model_starts_and_says_what_to_do(start_node: StartNode) -> None:
+    node = start_node(ready=False)
+    ready = node.http.get("/ready")
+    assert ready.status_code == 503
+    assert node.http.get("/v1/models").json()["data"] == []
+    refused = node.chat("hi")
+    assert (refused.status_code, "exo pull" in refused.json()["error"]["message"]) == (503, True)
+    assert "exo pull" in node.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_node_with_0_and_streams_finish_first(start_node: StartNode, number: signal.Signals) -> None:
+    node = start_node("--inference-engine", "dummy", env={"EXO_DUMMY_RATE": "20"})
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with node.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(node.pid, number)
+        assert "data: [DONE]" in list(lines)
+    wait_until(lambda: not node.is_running, timeout=10, what="the node to end")
+    assert node.exit_code == 0
+    assert "Traceback" not in node.log
+
+
+def test_the_status_line_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
+    shown = _on_a_terminal(tmp_path, "--inference-engine", "dummy")
+    assert "ready" in shown
+    assert "running 0/4" in shown
+    plain = _on_a_terminal(tmp_path, "--inference-engine", "dummy", "--disable-tui")
+    assert "running 0/4" not in plain
+
+
+def _on_a_terminal(folder: Path, *arguments: str) -> str:
+    """Start the node on a pseudo-terminal; what it shows until two seconds of quiet or the status line."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [EXO, "--port", "0", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment({"EXO_HOME": str(folder), "TERM": "xterm", "COLUMNS": "150"}),
+    )
+    os.close(theirs)
+    shown = ""
+    try:
+        while "running 0/4" not in shown and not ("Ctrl-C ends" in shown and "--disable-tui" in arguments):
+            shown += os.read(ours, 4096).decode()
+        return shown
+    finally:
+        process.terminate()
+        process.wait(20)
+        os.close(ours)
