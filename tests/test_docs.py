@@ -1,0 +1,127 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+import exo.api.errors
+from exo.cli.main import make_parser
+from exo.cli.settings import RUN_SETTINGS, SERVE_SETTINGS
+from exo.inference import NodeMetrics
+from exo.types import ExoError, OperatorError
+from support import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+SOURCE = REPOSITORY / "packages"
+
+
+def read(name: str) -> str:
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+def errors(root: type[ExoError] = ExoError) -> Iterator[type[ExoError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__.startswith("exo."):
+            yield from errors(child)
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    rows = [line for line in read("docs/SETTINGS.md").splitlines() if line.startswith("|")]
+    for setting in SERVE_SETTINGS:
+        row = next(row for row in rows if f"`{setting.env}`" in row)
+        assert setting.help in row
+        assert all(f"`{flag}{' ' + setting.metavar if setting.metavar else ''}`" in row for flag in setting.flags)
+        assert not setting.default or f"`{setting.default}`" in row
+    for setting in RUN_SETTINGS:
+        assert setting.env in read("docs/SETTINGS.md")
+
+
+def test_every_variable_in_the_source_is_documented_and_no_other() -> None:
+    found = {
+        match
+        for file in SOURCE.glob("*/src/**/*.py")
+        for match in re.findall(r"\bEXO_[A-Z0-9_]+\b", file.read_text(encoding="utf-8"))
+    }
+    assert found == set(re.findall(r"\bEXO_[A-Z0-9_]+\b", read("docs/SETTINGS.md")))
+
+
+def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+    table = {}
+    for row in re.findall(r"^\| `(exo_\w+)` \| (\w+) \| (.*?) \|", read("docs/METRICS.md"), re.MULTILINE):
+        name, kind, labels = row
+        table[name] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
+    registry = CollectorRegistry()
+    metrics = NodeMetrics(registry)
+    real = {}
+    for collector in vars(metrics).values():
+        if collector is registry:
+            continue
+        for family in collector.describe():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            real[name] = (family.type, collector._labelnames)
+    assert table == real
+
+
+def test_every_error_code_has_a_heading_and_its_status() -> None:
+    sections = dict(
+        re.findall(r"^## (\w+)\n(.*?)(?=\n## |\Z)", read("docs/TROUBLESHOOTING.md"), re.MULTILINE | re.DOTALL)
+    )
+    codes = {kind.code: kind for kind in errors()}
+    assert set(sections) == set(codes)
+    for code, kind in codes.items():
+        if issubclass(kind, OperatorError):
+            continue
+        status = next(exo.api.errors.STATUS[parent] for parent in kind.__mro__ if parent in exo.api.errors.STATUS)
+        assert f"Status {status}." in sections[code], code
+
+
+def test_the_readme_names_every_command() -> None:
+    text = read("README.md")
+    commands = make_parser()._subparsers
+    assert commands is not None
+    names = commands._group_actions[0].choices
+    assert names is not None
+    assert all(f"exo {name}" in text for name in names)
+    targets = re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.MULTILINE)
+    assert set(targets) - {"help", "lock", "clean"} <= set(re.findall(r"make ([a-z-]+)", text))
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for file in [REPOSITORY / "README.md", *DOCS.glob("*.md"), *REPOSITORY.glob("examples/*/README.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8")):
+            assert (file.parent / target).exists(), f"{file.name}: {target}"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    table = read("docs/ARCHITECTURE.md").partition("## Dependencies")[2]
+    named = set()
+    for file in [*SOURCE.glob("*/pyproject.toml")]:
+        text = file.read_text(encoding="utf-8")
+        named |= set(re.findall(r'^  "([a-z0-9-]+)[<>=]', text, re.MULTILINE))
+        named |= set(re.findall(r'\["([a-z0-9-]+)>=', text))
+    named |= {
+        line for line in read("requirements-dev.txt").split("\n") if line and not line.startswith(("#", "types-"))
+    }
+    named -= {"typing-extensions"}  # a backport, not a choice
+    missing = {name for name in named if name not in table}
+    assert not missing
+
+
+def test_python_in_the_documents_parses() -> None:
+    for file in [REPOSITORY / "README.md", *DOCS.glob("*.md")]:
+        for block in re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL):
+            ast.parse(textwrap.dedent(block))
+
+
+def test_no_document_names_a_path_of_a_developer() -> None:
+    for file in [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *DOCS.glob("*.md")]:
+        text = file.read_text(encoding="utf-8")
+        assert str(Path.home()) not in text or str(Path.home()) == "/"
+        assert str(REPOSITORY) not in text
