@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
 from support import REPOSITORY, StartNode, run_well, wait_until
 
 pytestmark = pytest.mark.system

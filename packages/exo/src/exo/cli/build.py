@@ -9,7 +9,9 @@ from typing import Any
 
 from exo import __version__
 from exo.inference import Choice, EngineContext, InferenceService, NodeMetrics, Plugins, choose, discover
+from exo.inference.plugins import DEFAULT_ENGINE
 from exo.models import ModelStore
+from exo.types import PluginError
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,13 @@ def build_service(
 ) -> InferenceService:
     """The service for one engine; `options` are those of InferenceService. Raises ConfigurationError, PluginError."""
     context = EngineContext(store=ModelStore(root), cards=plugins.cards(), env=env)
-    engine = plugins.engine_class(choice.engine)(context)
+    try:
+        engine = plugins.make_engine(choice.engine, context)
+    except PluginError as error:
+        if choice.asked or choice.engine == DEFAULT_ENGINE:
+            raise
+        logger.warning("%s Using %s.", error.message, DEFAULT_ENGINE)
+        engine = plugins.make_engine(DEFAULT_ENGINE, context)
     metrics = NodeMetrics(context.registry)
-    metrics.engine_info.labels(choice.engine, __version__).set(1)
+    metrics.engine_info.labels(engine.name, __version__).set(1)
     return InferenceService(engine, metrics, **options)

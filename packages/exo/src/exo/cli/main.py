@@ -5,28 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import cast
 
 from exo import __version__
 from exo.cli import settings
+from exo.cli.command import Action, Command
 from exo.types import ExoError
 
 COMMANDS_GROUP = "exo.commands"
-Action = Callable[[argparse.Namespace, Mapping[str, str]], int]
-
-
-class Command(Protocol):
-    """A further command, registered under its name in the entry-point group `exo.commands`."""
-
-    help: str
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's arguments."""
-
-    def run(self, flags: argparse.Namespace, env: Mapping[str, str]) -> int:
-        """Do it; returns the exit code. An ExoError is printed, and the exit code is then 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,19 +80,23 @@ def _add_plugin_commands(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     arguments: Sequence[str],
 ) -> None:
-    """A command that is broken is named on stderr; one that claims a built-in name is left out."""
+    """A command that is broken or claims a taken name is named on stderr; the others work."""
     wants_help = "-h" in arguments or "--help" in arguments
-    for point in entry_points(group=COMMANDS_GROUP):
-        if point.name in commands.choices or not (wants_help or point.name in arguments):
+    for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda point: (point.name, point.value)):
+        if not (wants_help or point.name in arguments):
+            continue
+        if point.name in commands.choices:
+            print(f"exo: the command {point.name} ({point.value}) is left out: the name is taken", file=sys.stderr)
             continue
         try:
             command = cast("Command", point.load())
-            parser = commands.add_parser(point.name, help=command.help)
+            parser = argparse.ArgumentParser(prog=f"exo {point.name}", add_help=False)
             command.configure(parser)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the others
+            added = commands.add_parser(point.name, help=command.help, parents=[parser])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the others must work
             print(f"exo: the command {point.name} of a plugin is broken: {error!r}", file=sys.stderr)
         else:
-            parser.set_defaults(action=command.run)
+            added.set_defaults(action=command.run)
 
 
 # The commands are imported when they are called: `exo version` has no need of a web server.
@@ -145,13 +137,15 @@ def _key(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG
 
 
 def _list_engines(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
+    from exo.cli import logs  # noqa: PLC0415
     from exo.inference import discover  # noqa: PLC0415
 
+    logs.set_up("error", as_json=False)
     plugins = discover()
     for listing in plugins.listings(env):
         state = "yes" if listing.availability.ok else "no"
         print(f"{listing.name:12} {state:4} {listing.availability.reason} (from {listing.source})")
-    plugins.cards()
+    plugins.check()
     for problem in plugins.problems:
         print(f"problem: {problem}")
     return 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 
-from exo.cli import settings
-from exo.inference import EngineContext, InferenceEngine, Plugins, discover
+from prometheus_client import CollectorRegistry
+
+from exo.cli import logs, settings
+from exo.inference import EngineContext, Plugins, discover
 from exo.models import ModelStore
 from exo.models.pull import pull
 from exo.types import ModelCard, PullError
@@ -16,6 +19,7 @@ from exo.types import ModelCard, PullError
 
 def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Every known card and every model in the store, and which engines can serve it now."""
+    logs.set_up("error", as_json=False)
     plugins = discover()
     context = EngineContext(store=_store(flags, env), cards=plugins.cards(), env=env)
     served = asyncio.run(_served(plugins, context))
@@ -26,11 +30,14 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
         engines = ", ".join(served[model_id][1]) if model_id in served else "not in the store"
         rows.append((model_id, _count(card.parameters), _count(card.context_length), card.role, card.licence, engines))
     _print_table(rows)
+    for problem in plugins.problems:
+        print(f"problem: {problem}", file=sys.stderr)
     return 0
 
 
 def pull_model(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Bring a model's file into the store."""
+    logs.set_up("error", as_json=False)
     cards = discover().cards()
     card = next((card for card in cards.values() if flags.model in (card.id, *card.aliases)), None)
     if card is None:
@@ -46,10 +53,13 @@ async def _served(plugins: Plugins, context: EngineContext) -> dict[str, tuple[M
     for listing in plugins.listings(context.env):
         if not listing.availability.ok or listing.name == "dummy":
             continue
-        engine: InferenceEngine = plugins.engine_class(listing.name)(context)
-        for card in await engine.models():
-            found.setdefault(card.id, (card, []))[1].append(listing.name)
-        await engine.close()
+        try:
+            engine = plugins.make_engine(listing.name, dataclasses.replace(context, registry=CollectorRegistry()))
+            for card in await engine.models():
+                found.setdefault(card.id, (card, []))[1].append(listing.name)
+            await engine.close()
+        except Exception as error:  # noqa: BLE001 - one broken engine must not hide the models of the others
+            print(f"exo: the engine {listing.name} cannot tell its models: {error}", file=sys.stderr)
     return found
 
 

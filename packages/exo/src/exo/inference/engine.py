@@ -65,6 +65,10 @@ class InferenceEngine(ABC):
     def __init__(self, context: EngineContext) -> None:
         self.context = context
 
+    def source_of(self, card: ModelCard) -> str | None:
+        """Where the model's file for this engine comes from: `files` may name the engine or its class."""
+        return card.files.get(self.name) or card.files.get(type(self).__name__)
+
     @classmethod
     @abstractmethod
     def available(cls, env: Mapping[str, str]) -> Availability:
@@ -93,7 +97,7 @@ class InferenceEngine(ABC):
 
     @abstractmethod
     def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """Answer a conversation with a loaded model.
+        """Answer a conversation. The node has called `load` for the model just before.
 
         Every refusal is raised before the first delta: once a delta has come, the run has begun. The last delta carries
         the finish reason and the usage. Closing the iterator cancels the work at once.

@@ -7,16 +7,17 @@ that returns one), `exo.device_detectors` (a callable that returns an engine's o
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from exo.inference.engine import Availability, InferenceEngine
+from exo.inference.engine import Availability, EngineContext, InferenceEngine
 from exo.models import cards_by_id
 from exo.models.builtin import BUILTIN_MODELS
-from exo.types import ConfigurationError, EngineUnavailable, ModelCard, PluginError
+from exo.types import ConfigurationError, EngineUnavailable, ExoError, ModelCard, PluginError
 
 ENGINES_GROUP = "exo.inference_engines"
 MODELS_GROUP = "exo.models"
@@ -27,6 +28,9 @@ BUILTIN_ENGINES: Mapping[str, str] = {
     "llamacpp": "exo.inference.llamacpp.engine:LlamaCppEngine",
     "dummy": "exo.inference.dummy:DummyEngine",
 }
+
+_ANYTHING = (Exception, SystemExit)
+"""A plugin may raise anything, even exit, and must not stop the node; every such catch reports what it caught."""
 
 Detector = Callable[[], "str | bool | None"]
 logger = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ class Choice:
 
     engine: str
     reason: str
+    asked: bool = False
 
 
 @dataclass
@@ -62,10 +67,27 @@ class Plugins:
         """Import an engine. Raises EngineUnavailable for an unknown name, PluginError for one that is broken."""
         if name not in self.engines:
             raise EngineUnavailable(f"There is no engine {name!r}. Known engines: {', '.join(sorted(self.engines))}.")
-        found = _load(self.engines[name])
-        if not (isinstance(found, type) and issubclass(found, InferenceEngine)):
-            raise PluginError(f"The engine {name} of {_source(self.engines[name])} is not an InferenceEngine class.")
+        source = _source(self.engines[name])
+        try:
+            found = _load(self.engines[name])
+        except _ANYTHING as error:
+            raise PluginError(f"The engine {name} of {source} cannot be imported: {_named(error)}.") from error
+        if not (isinstance(found, type) and issubclass(found, InferenceEngine)) or inspect.isabstract(found):
+            raise PluginError(f"The engine {name} of {source} is not a complete InferenceEngine class.")
+        if found.name != name:
+            raise PluginError(f"The engine {name} of {source} calls itself {found.name!r}; the names have to be equal.")
         return found
+
+    def make_engine(self, name: str, context: EngineContext) -> InferenceEngine:
+        """An engine, ready for use. Raises ConfigurationError for its settings, PluginError if it is broken."""
+        kind = self.engine_class(name)
+        try:
+            return kind(context)
+        except ExoError:
+            raise
+        except _ANYTHING as error:
+            source = _source(self.engines[name])
+            raise PluginError(f"The engine {name} of {source} cannot be made: {_named(error)}.") from error
 
     def listings(self, env: Mapping[str, str]) -> list[EngineListing]:
         """Every engine, broken ones too, sorted by name."""
@@ -79,7 +101,7 @@ class Plugins:
                 found = _load(point)
                 entries = found() if callable(found) else found
                 sources.append((_source(point), dict(entries)))
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
+            except _ANYTHING as error:
                 self._report(f"models of {_source(point)}: {_named(error)}", error)
         cards, problems = cards_by_id(sources)
         for problem in problems:
@@ -91,7 +113,7 @@ class Plugins:
         for point in self.detectors:
             try:
                 answer = _load(point)()
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
+            except _ANYTHING as error:
                 self._report(f"detector {point.name} of {_source(point)}: {_named(error)}", error)
                 continue
             if not answer:
@@ -104,7 +126,16 @@ class Plugins:
             if found.ok:
                 return Choice(name, f"the detector {point.name} found {'its device' if answer is True else answer}")
             self._report(f"detector {point.name} asks for the engine {name}, which cannot run here: {found.reason}")
-        return Choice(DEFAULT_ENGINE, "no device detector answered")
+        return Choice(DEFAULT_ENGINE, "no device detector names an engine that can run here")
+
+    def check(self) -> None:
+        """Import what is registered, so that `problems` names everything that is broken."""
+        self.cards()
+        for point in self.detectors:
+            try:
+                _load(point)
+            except _ANYTHING as error:
+                self._report(f"detector {point.name} of {_source(point)}: {_named(error)}", error)
 
     def _engine_for(self, point: EntryPoint, answer: object) -> str | None:
         """An engine's name as answered; for a device's name or True the engine that has the detector's name, else the
@@ -119,9 +150,12 @@ class Plugins:
     def _listing(self, name: str, env: Mapping[str, str]) -> EngineListing:
         source = _source(self.engines[name])
         try:
-            return EngineListing(name, source, self.engine_class(name).available(env))
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and must not stop the node
-            reason = error.message if isinstance(error, PluginError) else _named(error)
+            answer: object = self.engine_class(name).available(env)
+            if not isinstance(answer, Availability):
+                raise PluginError(f"available() answered {answer!r} in place of an Availability")
+            return EngineListing(name, source, answer)
+        except _ANYTHING as error:
+            reason = error.message.rstrip(".") if isinstance(error, PluginError) else _named(error)
             self._report(f"engine {name} of {source}: {reason}", error)
             return EngineListing(name, source, Availability(ok=False, reason=f"broken: {reason}"))
 
@@ -155,7 +189,7 @@ def choose(plugins: Plugins, wanted: str | None, env: Mapping[str, str]) -> Choi
     found = next(listing for listing in plugins.listings(env) if listing.name == wanted).availability
     if not found.ok:
         raise ConfigurationError(f"The engine {wanted} cannot run here: {found.reason}.")
-    return Choice(wanted, "asked for by name")
+    return Choice(wanted, "asked for by name", asked=True)
 
 
 def _entry_points(group: str) -> Sequence[EntryPoint]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from exo.inference.answer import Answer
@@ -22,6 +22,7 @@ from exo.types import (
     ModelCard,
     ModelLoadError,
     ModelNotFound,
+    RunFailed,
     ShuttingDown,
 )
 
@@ -157,21 +158,34 @@ class InferenceService:
                 card = await self.resolve(None)
                 await self.engine.load(card.id)
             except ExoError as error:
-                if self._blocked != error.message:
-                    logger.error("the default model cannot be served: %s", error.message)  # noqa: TRY400 - expected
-                self._blocked = error.message
+                self._block(error.message)
+                await asyncio.sleep(_PRELOAD_RETRY)
+            except Exception as error:
+                logger.exception("the engine %s failed unexpectedly while loading", self.engine.name)
+                self._block(f"the engine {self.engine.name} failed unexpectedly: {error!r}")
                 await asyncio.sleep(_PRELOAD_RETRY)
             else:
                 self._blocked = ""
                 return
 
+    def _block(self, reason: str) -> None:
+        if self._blocked != reason:
+            logger.error("the default model cannot be served: %s", reason)
+        self._blocked = reason
+
     async def _run(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         lease = await self._scheduler.acquire(priority=request.priority, conversation=conversation_key(request))
         try:
             self.metrics.queue_wait.observe(lease.waited)
+            await self.engine.load(request.model)
             async with contextlib.aclosing(self.engine.chat(request)) as deltas:
-                async for delta in deltas:
+                async for delta in checked(deltas, self.engine.name):
                     yield delta
+        except ExoError:
+            raise
+        except Exception as error:
+            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
+            raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
         finally:
             lease.release()
 
@@ -188,6 +202,17 @@ class InferenceService:
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
             if answer.timings.decode > 0:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+async def checked(deltas: AsyncGenerator[Delta, None], engine: str) -> AsyncIterator[Delta]:
+    """Hold an engine to the contract: exactly one delta with a finish reason, and nothing after it."""
+    finished = False
+    async for delta in deltas:
+        if not finished:
+            finished = delta.finish_reason is not None
+            yield delta
+    if not finished:
+        raise RunFailed(f"The engine {engine} ended the answer without a finish reason.")
 
 
 def _is_called(card: ModelCard, name: str | None) -> bool:

@@ -17,7 +17,7 @@ def card_from_short_shape(model_id: str, entry: Mapping[str, Any]) -> ModelCard:
     """
     fields = dict(entry)
     fields.setdefault("files", fields.pop("repo", {}))
-    unknown = sorted(set(fields) - set(ModelCard.__struct_fields__))
+    unknown = sorted(str(name) for name in set(fields) - set(ModelCard.__struct_fields__))
     if unknown:
         raise PluginError(f"The card of model {model_id!r} has unknown keys: {', '.join(unknown)}.")
     try:
@@ -37,7 +37,7 @@ def cards_by_id(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[dict[
     for source, entries in sources:
         for model_id, entry in entries.items():
             try:
-                card = entry if isinstance(entry, ModelCard) else card_from_short_shape(model_id, entry)
+                card = _checked(model_id, entry)
             except PluginError as error:
                 problems.append(f"{source}: {error.message}")
                 continue
@@ -48,3 +48,16 @@ def cards_by_id(sources: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[dict[
             cards[card.id] = card
             owners.update(dict.fromkeys((card.id, *card.aliases), source))
     return cards, problems
+
+
+def _checked(model_id: object, entry: object) -> ModelCard:
+    """A plugin may offer anything; what comes out is a card with fields of the right types."""
+    if not isinstance(model_id, str):
+        raise PluginError(f"The id {model_id!r} of a model is not a text.")
+    if isinstance(entry, Mapping):
+        return card_from_short_shape(model_id, entry)
+    if not isinstance(entry, ModelCard):
+        raise PluginError(f"The card of model {model_id!r} is {entry!r}, and neither a ModelCard nor a dict.")
+    if entry.id != model_id:
+        raise PluginError(f"The card under the key {model_id!r} has the id {entry.id!r}; they have to be equal.")
+    return card_from_short_shape(model_id, msgspec.structs.asdict(entry))

@@ -147,7 +147,7 @@ async def _events(response: httpx2.Response) -> AsyncIterator[str]:
     async for line in response.aiter_lines():
         if line == _END:
             return
-        if line:
+        if line and not line.startswith(":"):  # llama.cpp sends comments while nothing else is to be sent
             yield line
 
 

@@ -10,6 +10,10 @@ import os
 import sys
 from typing import Any, TypedDict
 
+_SPINS = "3000"
+"""How often waiting threads look before they sleep. With libgomp's default, two workers on the same cores are 40 to 60
+times slower than one; with this value two share the cores fairly, and one alone loses nothing (docs/BENCHMARKS.md)."""
+
 
 class WorkerConfig(TypedDict):
     """`context` is in tokens for each slot, `cache_mib` the host memory for prompts that left their slot."""
@@ -27,6 +31,7 @@ def main() -> None:
     # llama.cpp's own messages go to stdout or stderr as it likes; only `ready` may appear on the real stdout.
     answer = os.dup(1)
     os.dup2(2, 1)
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     import xllamacpp  # noqa: PLC0415 - 100 MB of native code that only this process may load
 
     try:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from exo.cli import main as module
+from exo.types import PullError
+
+
+class Hello:
+    help = "say hello"
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("name")
+
+    def run(self, flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+        if flags.name == "nobody":
+            raise PullError("nobody is there")
+        print(f"hello {flags.name}")
+        return 3
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = types.ModuleType("plugin_of_a_test")
+    code.__dict__.update(hello=Hello(), broken=object())
+    monkeypatch.setitem(sys.modules, "plugin_of_a_test", code)
+    points = [
+        EntryPoint("hello", "plugin_of_a_test:hello", module.COMMANDS_GROUP),
+        EntryPoint("broken", "plugin_of_a_test:broken", module.COMMANDS_GROUP),
+        EntryPoint("absent", "no_such_module:command", module.COMMANDS_GROUP),
+        EntryPoint("version", "plugin_of_a_test:hello", module.COMMANDS_GROUP),
+    ]
+    monkeypatch.setattr(module, "entry_points", lambda group: points if group == module.COMMANDS_GROUP else [])
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_adds_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main(["hello", "you"]) == 3
+    assert capsys.readouterr().out == "hello you\n"
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_named_error_is_one_sentence_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main(["hello", "nobody"]) == 2
+    assert capsys.readouterr().err == "exo: nobody is there\n"
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_built_in_command_cannot_be_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("exo ")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_broken_commands_are_named_and_the_others_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    shown = capsys.readouterr()
+    assert "say hello" in shown.out
+    assert "command absent of a plugin is broken" in shown.err
+    assert "command broken of a plugin is broken" in shown.err
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_version", interrupted)
+    assert module.main(["version"]) == 130
