@@ -14,7 +14,7 @@ stop_lists = st.lists(st.text(ALPHABET, min_size=1, max_size=5), max_size=4)
 
 
 def reference(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """The whole text at once, character by character: the first end at which a stop is complete, the longest of them."""
+    """The whole text at once: the first end at which a stop is complete, and the longest of those."""
     for end in range(1, len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:

@@ -35,9 +35,9 @@ class Index:
             for name, content in self.members.items():
                 archive.writestr(name, content)
         if self.damage:
-            content = bytearray(wheel.read_bytes())
-            content[len(content) // 2] ^= 0xFF
-            wheel.write_bytes(content)
+            damaged = bytearray(wheel.read_bytes())
+            damaged[len(damaged) // 2] ^= 0xFF
+            wheel.write_bytes(damaged)
         return wheel
 
 
@@ -233,9 +233,7 @@ def test_pip_downloads_one_wheel_and_nothing_it_depends_on(tmp_path: Path, monke
         (FakePip(0, "", ()), "pip said nothing"),
     ],
 )
-def test_what_pip_said_last_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: FakePip, said: str
-) -> None:
+def test_what_pip_said_last_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: FakePip, said: str) -> None:
     monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(PullError, match=f"could not download a==1: {said}"):
         download_wheel("a==1", tmp_path)

@@ -69,8 +69,8 @@ def test_find_looks_for_the_suffix_it_is_asked_for(tmp_path: Path) -> None:
     assert found.path == npu
 
 
-def test_every_listed_id_can_be_the_name_of_a_folder(tmp_path: Path) -> None:
-    for name in [".gguf", ".hidden.gguf", "with space.gguf", "good.gguf"]:
+def test_hidden_files_are_no_models(tmp_path: Path) -> None:
+    for name in [".gguf", "._good.gguf", "good.gguf"]:
         write(tmp_path / name)
     assert [model.id for model in ModelStore(tmp_path).scan(".gguf")] == ["good"]
 

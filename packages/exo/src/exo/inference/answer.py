@@ -26,6 +26,7 @@ class Answer:
         self._first: Delta | None = None
         self._reading: asyncio.Task[object] | None = None
         self._aborted: ExoError | None = None
+        self._cancelling = False
         self._timer: asyncio.TimerHandle | None = None
         self._on_end: Callable[[Answer], None] | None = on_end
 
@@ -49,8 +50,11 @@ class Answer:
 
     def abort(self, error: ExoError) -> None:
         """End the answer with `error`, wherever it is. Called by whoever runs the node, from the event loop."""
-        self._aborted = self._aborted or error
+        if self._aborted is not None:
+            return
+        self._aborted = error
         if self._reading is not None:
+            self._cancelling = True
             self._reading.cancel()
 
     def __aiter__(self) -> Answer:
@@ -66,33 +70,36 @@ class Answer:
         """Stop the work, if it still goes on, and free the slot."""
         if self._timer is not None:
             self._timer.cancel()
-        await self._deltas.aclose()
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(self)
-
-    def _abort_reason(self) -> ExoError | None:
-        return self._aborted
+        try:
+            await self._deltas.aclose()
+        finally:
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end(self)
 
     async def _read(self) -> Delta:
-        aborted = self._abort_reason()
-        if aborted is not None:
-            raise aborted
+        if self._aborted is not None:
+            raise self._aborted
         self._reading = asyncio.current_task()
         try:
             delta = await self._deltas.__anext__()
-        except asyncio.CancelledError:
-            aborted = self._abort_reason()
-            if aborted is None:
-                raise
-            uncancel = getattr(self._reading, "uncancel", None)  # Python 3.11 and later count cancellations
-            if uncancel is not None:
-                uncancel()
-            raise aborted from None
+        except (asyncio.CancelledError, StopAsyncIteration):
+            self._raise_if_aborted()
+            raise
         finally:
             self._reading = None
+        self._raise_if_aborted()
         self._note(delta)
         return delta
+
+    def _raise_if_aborted(self) -> None:
+        """After a read: if `abort` has cancelled it, take that cancellation back and raise the error in its place."""
+        if not self._cancelling or self._aborted is None:
+            return
+        self._cancelling = False
+        uncancel = getattr(asyncio.current_task(), "uncancel", None)  # Python 3.11 and later count cancellations
+        if uncancel is None or uncancel() == 0:  # else somebody else has cancelled the task too
+            raise self._aborted from None
 
     def _note(self, delta: Delta) -> None:
         if delta.text or delta.reasoning or delta.tool_calls:

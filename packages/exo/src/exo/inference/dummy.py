@@ -71,7 +71,7 @@ class DummyEngine(InferenceEngine):
         cap = request.limits.max_tokens
         finish: FinishReason = "length" if cap is not None and cap < self._length else "stop"
         made = 0
-        for made in range(1, min(self._length, cap or self._length) + 1):
+        for made in range(1, (self._length if cap is None else min(self._length, cap)) + 1):
             pause = started + made / self._rate - loop.time() if self._rate else 0.0
             await asyncio.sleep(max(0.0, pause))
             text = stops.feed(f"word{made - 1} ")

@@ -91,7 +91,7 @@ class Plugins:
 
     def listings(self, env: Mapping[str, str]) -> list[EngineListing]:
         """Every engine, broken ones too, sorted by name."""
-        return [self._listing(name, env) for name in sorted(self.engines)]
+        return [self.listing(name, env) for name in sorted(self.engines)]
 
     def cards(self) -> dict[str, ModelCard]:
         """All cards, the built-in ones first; what does not fit is left out and named in `problems` and in the log."""
@@ -122,7 +122,7 @@ class Plugins:
             if name is None:
                 self._report(f"detector {point.name} of {_source(point)} answered {answer!r}, which names no engine")
                 continue
-            found = self._listing(name, env).availability
+            found = self.listing(name, env).availability
             if found.ok:
                 return Choice(name, f"the detector {point.name} found {'its device' if answer is True else answer}")
             self._report(f"detector {point.name} asks for the engine {name}, which cannot run here: {found.reason}")
@@ -147,7 +147,8 @@ class Plugins:
         siblings = [name for name, engine in self.engines.items() if _source(engine) == _source(point)]
         return siblings[0] if len(siblings) == 1 else None
 
-    def _listing(self, name: str, env: Mapping[str, str]) -> EngineListing:
+    def listing(self, name: str, env: Mapping[str, str]) -> EngineListing:
+        """Whether one engine can run here; imports that engine only."""
         source = _source(self.engines[name])
         try:
             answer: object = self.engine_class(name).available(env)
@@ -186,7 +187,7 @@ def choose(plugins: Plugins, wanted: str | None, env: Mapping[str, str]) -> Choi
         return plugins.detect(env)
     if wanted not in plugins.engines:
         raise ConfigurationError(f"There is no engine {wanted!r}. `exo --list-engines` shows the known ones.")
-    found = next(listing for listing in plugins.listings(env) if listing.name == wanted).availability
+    found = plugins.listing(wanted, env).availability
     if not found.ok:
         raise ConfigurationError(f"The engine {wanted} cannot run here: {found.reason}.")
     return Choice(wanted, "asked for by name", asked=True)

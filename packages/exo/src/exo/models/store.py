@@ -52,14 +52,23 @@ class ModelStore:
 
     def _candidates(self, suffix: str) -> Iterator[StoredModel]:
         for entry in _children(self.root):
-            if entry.is_dir():
-                if not _NAME.fullmatch(entry.name):
-                    continue
-                files = [child for child in _children(entry) if child.name.endswith(suffix) and child.is_file()]
-                if files:
-                    yield StoredModel(entry.name, files[0], files[0].stat().st_size)
-            elif entry.name.endswith(suffix) and entry.is_file():
-                yield StoredModel(entry.name.removesuffix(suffix), entry, entry.stat().st_size)
+            try:
+                found = _in_folder(entry, suffix) if entry.is_dir() else _stored(entry.name.removesuffix(suffix), entry)
+            except OSError:  # an entry that this user may not read, or that was removed meanwhile
+                continue
+            if found is not None and found.path.name.endswith(suffix) and _NAME.fullmatch(found.id):
+                yield found
+
+
+def _in_folder(folder: Path, suffix: str) -> StoredModel | None:
+    for child in _children(folder):
+        if child.name.endswith(suffix) and not child.name.startswith(".") and child.is_file():
+            return _stored(folder.name, child)
+    return None
+
+
+def _stored(model_id: str, file: Path) -> StoredModel | None:
+    return StoredModel(model_id, file, file.stat().st_size) if file.is_file() else None
 
 
 def _children(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
 
 import httpx2
@@ -25,8 +25,8 @@ from exo.types import (
     Usage,
 )
 
-_DATA = "data: "
-_END = "data: [DONE]"
+_DATA = b"data: "
+_END = b"data: [DONE]"
 _SERVER_ERROR = 500
 _SEEDS = 2**32 - 1
 """llama.cpp takes 32 bits, of which the last value means a random seed."""
@@ -39,7 +39,7 @@ class _Piece(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    finish_reason: FinishReason | None = None
+    finish_reason: str | None = None
     delta: _Piece = msgspec.field(default_factory=_Piece)
     text: str | None = None
 
@@ -67,6 +67,7 @@ class _Chunk(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     message: str = "no message"
+    code: int | None = None
     n_prompt_tokens: int | None = None
     n_ctx: int | None = None
 
@@ -75,6 +76,7 @@ class _ErrorBody(msgspec.Struct):
     error: _Error
 
 
+_FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
@@ -128,27 +130,40 @@ class LlamaClient:
             if response.status_code != httpx2.codes.OK:
                 _refuse(response.status_code, await response.aread())
             finish: FinishReason | None = None
-            async for line in _events(response):
-                if line.startswith(("error: ", _DATA + '{"error"')):
-                    _refuse(_SERVER_ERROR, line.partition(" ")[2].encode())
-                chunk = _chunk_decoder.decode(line[len(_DATA) :])
-                for choice in chunk.choices:
-                    finish = choice.finish_reason or finish
-                    text = choice.delta.content or choice.text or ""
-                    if text or choice.delta.reasoning_content:
-                        yield Delta(text=text, reasoning=choice.delta.reasoning_content or "")
-                if chunk.usage is not None:
-                    yield _last_delta(finish, chunk.usage, chunk.timings)
-                    return
+            async with contextlib.aclosing(_events(response)) as lines:
+                async for line in lines:
+                    if line.startswith((b"error: ", _DATA + b'{"error"')):
+                        _refuse(_SERVER_ERROR, line.partition(b" ")[2])
+                    chunk = _decode_chunk(line)
+                    for choice in chunk.choices:
+                        finish = _FINISH_REASONS.get(choice.finish_reason or "", finish)
+                        text = choice.delta.content or choice.text or ""
+                        if text or choice.delta.reasoning_content:
+                            yield Delta(text=text, reasoning=choice.delta.reasoning_content or "")
+                    if chunk.usage is not None:
+                        yield _last_delta(finish, chunk.usage, chunk.timings)
+                        return
         raise RunFailed("llama.cpp ended the answer without a result. Send the request again.")
 
 
-async def _events(response: httpx2.Response) -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if line == _END:
-            return
-        if line and not line.startswith(":"):  # llama.cpp sends comments while nothing else is to be sent
-            yield line
+def _decode_chunk(line: bytes) -> _Chunk:
+    try:
+        return _chunk_decoder.decode(line.removeprefix(_DATA))
+    except msgspec.DecodeError as error:
+        raise RunFailed(f"llama.cpp sent an event that cannot be read: {error}.") from error
+
+
+async def _events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of a stream that carry something, up to its end mark."""
+    rest = b""
+    async with contextlib.aclosing(response.aiter_raw()) as pieces:
+        async for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in (line.rstrip() for line in lines):
+                if line == _END:
+                    return
+                if line and not line.startswith(b":"):  # llama.cpp sends comments while nothing else is to be sent
+                    yield line
 
 
 def messages_json(request: ChatRequest) -> list[dict[str, Any]]:
@@ -213,6 +228,6 @@ def error_of(status: int, content: bytes) -> ExoError:
         return RunFailed(f"llama.cpp answered with status {status} and no readable error.")
     if error.n_prompt_tokens is not None and error.n_ctx is not None:
         return ContextOverflow(prompt_tokens=error.n_prompt_tokens, context_tokens=error.n_ctx)
-    if status < _SERVER_ERROR:
+    if (error.code or status) < _SERVER_ERROR:
         return InvalidRequest(f"llama.cpp refused the request: {error.message}")
     return RunFailed(f"llama.cpp could not run the request: {error.message}")

@@ -63,6 +63,7 @@ class LlamaCppEngine(InferenceEngine):
         super().__init__(context)
         self._settings, self._max_models = settings_from(context.env)
         self._loaded: dict[str, LoadedModel] = {}  # in the order of last use
+        self._closed = False
         self._switching = asyncio.Lock()  # waiters are served in order, so no model is kept waiting for ever
 
     @classmethod
@@ -114,6 +115,7 @@ class LlamaCppEngine(InferenceEngine):
         return EngineHealth(ready=True, detail=detail)
 
     async def close(self) -> None:
+        self._closed = True
         models, self._loaded = list(self._loaded.values()), {}
         await asyncio.gather(*(model.close() for model in models))
 
@@ -144,6 +146,9 @@ class LlamaCppEngine(InferenceEngine):
         logger.info("loading %s from %s", model_id, stored.path)
         model = LoadedModel(self._card(stored), stored.path, self._settings, self.context.env)
         await model.start()
+        if self._closed:
+            await model.close()
+            raise ModelLoadError(f"The engine was closed while {model_id} was loading.")
         return model
 
     async def _evict(self) -> None:
@@ -160,8 +165,8 @@ class LlamaCppEngine(InferenceEngine):
             await model.idle()
         finally:
             model.retiring = False
-        del self._loaded[name]
-        await model.close()
+        if self._loaded.pop(name, None) is not None:  # else the engine was closed, and the model with it
+            await model.close()
 
     def _card(self, stored: StoredModel) -> ModelCard:
         card = self.context.cards.get(stored.id)

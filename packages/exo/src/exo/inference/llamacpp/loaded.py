@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,33 +94,47 @@ class LoadedModel:
             self._idle.notify_all()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        async with self._running(), contextlib.aclosing(self._client.chat(request)) as deltas:
+        async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request))) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        async with self._running(), contextlib.aclosing(self._client.complete(request)) as deltas:
+        async with contextlib.aclosing(self._deltas(lambda: self._client.complete(request))) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def tokenize(self, text: str) -> list[int]:
-        async with self._running():
+        async with self._worker_died():
             return await self._client.tokenize(text, special=False)
 
     async def count(self, request: ChatRequest) -> int:
-        async with self._running():
+        async with self._worker_died():
             return len(await self._client.tokenize(await self._client.render(request), special=True))
 
+    async def _deltas(self, run: Callable[[], AsyncGenerator[Delta, None]]) -> AsyncGenerator[Delta, None]:
+        """A run on the worker. One that never reached it is begun anew: a dead worker costs only what it held."""
+        reached = False
+        while not reached:
+            async with self._worker_died():
+                try:
+                    async with contextlib.aclosing(run()) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                    reached = True
+                except httpx2.ConnectError:
+                    if not await self._worker.has_exited():
+                        raise
+        self._worker.succeeded()
+
     @contextlib.asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        """A request on the worker: a broken connection becomes WorkerDied."""
+    async def _worker_died(self) -> AsyncIterator[None]:
+        """Waits for a worker that can work; a broken connection becomes WorkerDied."""
         await self._worker.ready(_RESTART_TIMEOUT)
         try:
             yield
         except httpx2.TransportError as error:
             reason = await self._worker.exit_reason()
             raise WorkerDied(f"{self._worker.label} {reason} during this request. Send it again.") from error
-        self._worker.succeeded()
 
     def _command(self) -> tuple[Sequence[str], bytes]:
         self._socket.unlink(missing_ok=True)
