@@ -92,8 +92,13 @@ def test_the_log_has_one_line_for_each_request_and_no_prompt(start_node: StartNo
     node.chat("a secret thing", stream=True)
     node.http.get("/healthcheck")
     node.http.get("/v1/nowhere%0aINFO%20forged")
-    entries = [json.loads(line) for line in node.log.splitlines() if line.startswith("{")]
-    requests = [entry for entry in entries if entry["logger"] == "exo.access"]
+
+    def requests_logged() -> list[dict[str, object]]:
+        entries = [json.loads(line) for line in node.log.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [entry for entry in entries if entry["logger"] == "exo.access"]
+
+    wait_until(lambda: len(requests_logged()) == 2, timeout=5, what="both lines")
+    requests = requests_logged()
     assert [entry["path"] for entry in requests] == ["/v1/chat/completions", "/v1/nowhere\nINFO forged"]
     assert requests[0]["completion_tokens"] == 16
     assert "secret" not in node.log
@@ -102,7 +107,7 @@ def test_the_log_has_one_line_for_each_request_and_no_prompt(start_node: StartNo
 def test_prompts_are_logged_when_asked(start_node: StartNode) -> None:
     node = start_node("--inference-engine", "dummy", "--log-prompts")
     node.chat("a secret\nthing")
-    assert 'messages=["user: a secret\\nthing"]' in node.log
+    wait_until(lambda: 'messages=["user: a secret\\nthing"]' in node.log, timeout=5, what="the prompt in the log")
 
 
 def test_run_asks_a_running_node_and_converses(dummy_node: Node) -> None:

@@ -44,8 +44,7 @@ class EchoEngine(InferenceEngine):
         super().__init__(context)
         rate = _rate_from(context.env)
         self._pause = 1 / rate if rate else 0.0
-        served_by = {self.name, type(self).__name__}
-        self._cards = {card.id: card for card in context.cards.values() if served_by & set(card.files)}
+        self._cards = {card.id: card for card in context.cards.values() if self.source_of(card) is not None}
         self._loaded: set[str] = set()
         self._words = Counter(
             "exo_echo_words_total",
@@ -77,7 +76,6 @@ class EchoEngine(InferenceEngine):
         return sorted(self._loaded)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        await self.load(request.model)
         words = split(_last_user_message(request))
         prompt_tokens = await self.count(request)
         context_tokens = self._cards[request.model].context_length or DEFAULT_CONTEXT

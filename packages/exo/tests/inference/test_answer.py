@@ -255,6 +255,28 @@ async def test_an_engine_that_ends_by_itself_when_aborted_leaves_no_cancellation
     await answer.aclose()
 
 
+async def test_an_engine_that_fails_when_aborted_leaves_no_cancellation(ends: Ends) -> None:
+    hanging = asyncio.Event()
+
+    async def fails_when_cancelled() -> AsyncGenerator[Delta, None]:
+        yield TEXT
+        hanging.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RunFailed("the runtime did not stop") from None
+
+    answer = Answer(fails_when_cancelled(), on_end=ends.append)
+    await answer.begin()
+    reader = asyncio.create_task(collect(answer))
+    await hanging.wait()
+    answer.abort(STOPPED)
+    _, error, left = await reader
+    assert error is not None
+    assert left == 0
+    await answer.aclose()
+
+
 async def test_a_deadline_ends_a_run_that_hangs(ends: Ends) -> None:
     source = Source(TEXT, hang=True)
     answer = ends.answer(source)

@@ -65,6 +65,12 @@ async def test_an_engine_without_worries_is_healthy_and_closes(engine: ChatOnlyE
     await engine.close()
 
 
+def test_a_card_may_name_the_engine_or_its_class(engine: ChatOnlyEngine) -> None:
+    assert engine.source_of(ModelCard(id="m", files={"chat-only": "a", "ChatOnlyEngine": "b"})) == "a"
+    assert engine.source_of(ModelCard(id="m", files={"ChatOnlyEngine": "b"})) == "b"
+    assert engine.source_of(ModelCard(id="m", files={"InferenceEngine": "c"})) is None
+
+
 def test_contexts_share_nothing(tmp_path: Path) -> None:
     one, two = EngineContext(ModelStore(tmp_path)), EngineContext(ModelStore(tmp_path))
     assert one.registry is not two.registry

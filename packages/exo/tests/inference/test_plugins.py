@@ -180,6 +180,26 @@ def test_the_class_of_a_broken_engine_is_a_plugin_error(world: World, target: An
     assert reason in caught.value.message
 
 
+class NamelessEngine(InferenceEngine):
+    """Complete but for its name."""
+
+    available = DummyEngine.available
+    slots = DummyEngine.slots
+    models = DummyEngine.models
+    load = DummyEngine.load
+    unload = DummyEngine.unload
+    loaded = DummyEngine.loaded
+    chat = DummyEngine.chat
+    tokenize = DummyEngine.tokenize
+    count = DummyEngine.count
+
+
+def test_an_engine_without_a_name_is_a_plugin_error(world: World) -> None:
+    world.engine("npu", NamelessEngine)
+    with pytest.raises(PluginError, match="npu of exo-npu"):
+        world.discover().engine_class("npu")
+
+
 def test_an_unknown_engine() -> None:
     with pytest.raises(EngineUnavailable, match=r"no engine 'tpu'\. Known engines: dummy, llamacpp"):
         discover(lambda group: []).engine_class("tpu")

@@ -376,7 +376,7 @@ async def test_closing_the_generator_closes_the_connection(
     llama: FakeLlama, client: LlamaClient, until: Until, script: list[bytes]
 ) -> None:
     llama.script = script
-    left_to_the_garbage_collector: list[AsyncGenerator[Any, Any]] = []
+    left_to_the_garbage_collector: list[Any] = []  # asynchronous generators
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(finalizer=left_to_the_garbage_collector.append)
     try:
