@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 
 import httpx2
+import pytest
 from scripted_server import CHAT, Running, ScriptedEngine, running, until
 
-from exo.api import HttpSettings
+from exo.api import HttpSettings, server
 
 
 def request(body: Mapping[str, object], *, path: str = "/v1/chat/completions", head: str = "") -> bytes:
@@ -226,3 +227,23 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return await asyncio.wait_for(reader.read(), 5) == b""
     except ConnectionError:
         return True
+
+
+async def test_an_unused_connection_is_closed_after_a_while() -> None:
+    async with running(settings=HttpSettings(port=0, idle_timeout=1)) as node:
+        reader, writer = await connect(node)
+        writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b'"ok"}')
+        assert await _ended(reader)
+        writer.close()
+
+
+async def test_an_upload_that_nobody_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_BODY_MARGIN", 0.1)
+    settings = HttpSettings(port=0, max_body=1000, body_timeout=0.1)
+    async with running(settings=settings) as node:
+        reader, writer = await connect(node)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
+        assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 413")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()

@@ -25,7 +25,7 @@ td, th { border: 1px solid #ddd; padding: .25rem .5rem; text-align: left; vertic
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{style}</style></head>
-<body><h1>{title} {version}</h1><p>{description} The same as <a href="/openapi.json">OpenAPI document</a>.</p>
+<body><h1>{title} {version}</h1><p>{description} Also as an <a href="/openapi.json">OpenAPI document</a>.</p>
 {operations}
 <h1>Types</h1>
 {types}
