@@ -365,14 +365,14 @@ async def test_the_reason_of_an_exit(workers: Workers, monkeypatch: pytest.Monke
     monkeypatch.setattr(supervisor, "_EXIT_WAIT", 0.01)
     workers.sleeps = 1
     worker = workers.make(GOOD)
-    assert await worker.exit_reason() == "closed the connection"
+    assert await worker.exit_reason(0) == "was stopped"
     await worker.start()
-    assert await worker.exit_reason() == "closed the connection"
+    assert await worker.exit_reason(0) == "closed the connection"
     monkeypatch.setattr(supervisor, "_EXIT_WAIT", 10.0)
     kill(worker)
-    assert await worker.exit_reason() == "was ended by SIGKILL"
+    assert await worker.exit_reason(0) == "was ended by SIGKILL"
     await until(lambda: len(workers.delays) == 1)
-    assert await worker.exit_reason() == "was ended by SIGKILL"
+    assert await worker.exit_reason(0) == "was ended by SIGKILL"
 
 
 # stops

@@ -83,7 +83,7 @@ class Answer:
         self._reading = asyncio.current_task()
         try:
             delta = await self._deltas.__anext__()
-        except (asyncio.CancelledError, StopAsyncIteration):
+        except BaseException:  # whatever the engine made of the cancellation, the abort is what has happened
             self._raise_if_aborted()
             raise
         finally:

@@ -74,8 +74,9 @@ class Plugins:
             raise PluginError(f"The engine {name} of {source} cannot be imported: {_named(error)}.") from error
         if not (isinstance(found, type) and issubclass(found, InferenceEngine)) or inspect.isabstract(found):
             raise PluginError(f"The engine {name} of {source} is not a complete InferenceEngine class.")
-        if found.name != name:
-            raise PluginError(f"The engine {name} of {source} calls itself {found.name!r}; the names have to be equal.")
+        called = getattr(found, "name", None)
+        if called != name:
+            raise PluginError(f"The engine {name} of {source} calls itself {called!r}; the names have to be equal.")
         return found
 
     def make_engine(self, name: str, context: EngineContext) -> InferenceEngine:

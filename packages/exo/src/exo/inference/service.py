@@ -110,7 +110,8 @@ class InferenceService:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         answer = Answer(self._run(request), on_end=functools.partial(self._on_end, request.model))
         self._answers.add(answer)
-        await answer.begin(timeout=request.limits.deadline or self._request_timeout)
+        deadline = request.limits.deadline
+        await answer.begin(timeout=self._request_timeout if deadline is None else deadline)
         self._blocked = ""
         return answer
 

@@ -133,15 +133,14 @@ class WorkerProcess:
             await self._changed.wait_for(lambda: not self.is_ready or self._process is not process)
         return True
 
-    async def exit_reason(self) -> str:
-        """After a broken connection: how the process ended, or that it still runs."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(process.wait(), _EXIT_WAIT)
-        if process is None or process.returncode is None:
-            return self._last_exit or "closed the connection"
-        return describe_exit(process.returncode)
+    async def exit_reason(self, restarts: int) -> str:
+        """After a broken connection: how the process ended, or that it still runs.
+
+        `restarts` is what it was when the connection was made: the process may have been replaced since.
+        """
+        if self.restarts == restarts and not await self.has_exited():
+            return "closed the connection"
+        return self._last_exit or "was stopped"
 
     async def stop(self) -> None:
         """End the worker and wait until it is gone."""

@@ -130,10 +130,11 @@ class LoadedModel:
     async def _worker_died(self) -> AsyncIterator[None]:
         """Waits for a worker that can work; a broken connection becomes WorkerDied."""
         await self._worker.ready(_RESTART_TIMEOUT)
+        restarts = self._worker.restarts
         try:
             yield
         except httpx2.TransportError as error:
-            reason = await self._worker.exit_reason()
+            reason = await self._worker.exit_reason(restarts)
             raise WorkerDied(f"{self._worker.label} {reason} during this request. Send it again.") from error
 
     def _command(self) -> tuple[Sequence[str], bytes]:
