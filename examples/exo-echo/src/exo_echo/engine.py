@@ -76,6 +76,7 @@ class EchoEngine(InferenceEngine):
         return sorted(self._loaded)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        await self.load(request.model)
         words = split(_last_user_message(request))
         prompt_tokens = await self.count(request)
         context_tokens = self._cards[request.model].context_length or DEFAULT_CONTEXT

@@ -97,7 +97,7 @@ class InferenceEngine(ABC):
 
     @abstractmethod
     def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """Answer a conversation. The node has called `load` for the model just before.
+        """Answer a conversation; load the model first, if it is not loaded.
 
         Every refusal is raised before the first delta: once a delta has come, the run has begun. The last delta carries
         the finish reason and the usage. Closing the iterator cancels the work at once.

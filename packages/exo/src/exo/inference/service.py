@@ -180,7 +180,6 @@ class InferenceService:
         lease = await self._scheduler.acquire(priority=request.priority, conversation=conversation_key(request))
         try:
             self.metrics.queue_wait.observe(lease.waited)
-            await self.engine.load(request.model)
             async with (
                 contextlib.aclosing(self.engine.chat(request)) as deltas,
                 contextlib.aclosing(checked(deltas, self.engine.name)) as good,
