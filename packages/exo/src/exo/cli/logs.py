@@ -7,21 +7,20 @@ import logging
 import re
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
 _PLAIN = re.compile(r"[^\s\"=\\]+")
 _QUIET = ("httpx2", "httpcore2", "asyncio", "uvicorn")
 
 
-class CurrentStderr(logging.StreamHandler[TextIO]):
+class CurrentStderr(logging.Handler):
     """Writes to what sys.stderr is at that moment: the status line takes it over while it is shown."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # a property in place of an attribute, as in logging itself
-        return sys.stderr
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as in logging itself: a log line that cannot be written must not stop the work
+            self.handleError(record)
 
 
 class TextFormatter(logging.Formatter):
