@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
 
 import httpx2
@@ -246,4 +247,15 @@ async def test_an_upload_that_nobody_reads_is_cut_off(monkeypatch: pytest.Monkey
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n")
         assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 413")
         assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_small_answers_are_not_held_back_by_nagle() -> None:
+    async with running() as node:
+        reader, writer = await connect(node)
+        writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b'"ok"}')
+        (connection,) = node.server.server_state.connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         writer.close()

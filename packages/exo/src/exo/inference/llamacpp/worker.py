@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Any, TypedDict
 
-_SPINS = "3000"
-"""How often waiting threads look before they sleep. With libgomp's default, two workers on the same cores are 40 to 60
-times slower than one; with this value two share the cores fairly, and one alone loses nothing (docs/BENCHMARKS.md)."""
+SPINS = "3000"
+"""How often waiting threads look before they sleep. With libgomp's default, two workers on the same cores are 20 to 60
+times slower than one; with this value each has a quarter of it, and one alone loses nothing (docs/BENCHMARKS.md)."""
 
 
 class WorkerConfig(TypedDict):
@@ -31,7 +31,7 @@ def main() -> None:
     # llama.cpp's own messages go to stdout or stderr as it likes; only `ready` may appear on the real stdout.
     answer = os.dup(1)
     os.dup2(2, 1)
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     import xllamacpp  # noqa: PLC0415 - 100 MB of native code that only this process may load
 
     try:
