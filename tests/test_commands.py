@@ -47,6 +47,7 @@ def test_list_engines_says_which_can_run_here() -> None:
         (["--api-keys-file", "/nowhere/keys"], "/nowhere/keys"),
         (["pull", "gpt-4"], BUILTIN_MODEL),
         (["run", "gpt-4", "hi", "--port", "1"], "gpt-4"),
+        (["key", "a:b"], "name of a key"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -165,6 +166,34 @@ def test_a_signal_ends_the_node_with_0_and_streams_finish_first(start_node: Star
     wait_until(lambda: not node.is_running, timeout=10, what="the node to end")
     assert node.exit_code == 0
     assert "Traceback" not in node.log
+
+
+def test_a_second_signal_ends_the_grace_time_and_clients_are_told(start_node: StartNode) -> None:
+    node = start_node("--inference-engine", "dummy", "--grace", "1000", env={"EXO_DUMMY_RATE": "1"})
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with node.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        os.kill(node.pid, signal.SIGINT)
+        wait_until(lambda: "a second signal cuts them short" in node.log, timeout=10, what="the first signal's line")
+        os.kill(node.pid, signal.SIGINT)
+        assert "shutting_down" in "".join(lines)
+    wait_until(lambda: not node.is_running, timeout=10, what="the node to end")
+    assert node.exit_code == 0
+    assert "Traceback" not in node.log
+
+
+def test_flags_before_a_command_count_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.gguf").write_bytes(b"GGUF")
+    assert re.search(r"^mine\s", run_well(EXO, "--models-dir", tmp_path, "models"), re.MULTILINE)
+    assert re.search(r"^mine\s", run_well(EXO, "models", "--models-dir", tmp_path), re.MULTILINE)
+
+
+def test_a_folder_that_cannot_be_a_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / "a.gguf").write_bytes(b"GGUF")
+    assert "not served: 'my model'" in run(EXO, "models", "--models-dir", tmp_path).stderr
 
 
 def test_the_status_line_is_shown_on_a_terminal_only(tmp_path: Path) -> None:

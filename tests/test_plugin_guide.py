@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import typing
 
@@ -10,7 +11,17 @@ import pytest
 from exo.cli.main import COMMANDS_GROUP
 from exo.inference import Capability, InferenceEngine
 from exo.inference.plugins import DETECTORS_GROUP, ENGINES_GROUP, MODELS_GROUP
-from exo.types import ModelCard
+from exo.types import (
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    EmbeddingRequest,
+    Limits,
+    Message,
+    ModelCard,
+    Sampling,
+    Usage,
+)
 from support import REPOSITORY, fenced_blocks
 
 GUIDE = REPOSITORY / "docs" / "PLUGIN_GUIDE.md"
@@ -69,3 +80,21 @@ def test_card_fields_and_capabilities_are_explained(name: str) -> None:
 def test_every_group_of_entry_points_is_explained_and_used(group: str) -> None:
     assert f"| `{group}` |" in TEXT
     assert f'[project.entry-points."{group}"]' in SOURCES["pyproject.toml"]
+
+
+def test_the_shapes_of_the_methods_are_the_real_ones() -> None:
+    source = inspect.getsource(InferenceEngine)
+    for name in METHODS:
+        if name in ("source_of", "capabilities"):
+            continue
+        found = re.search(rf"(async )?def ({name}\(.*\) -> [^:]*):", source)
+        assert found is not None
+        assert found[2] in TEXT, found[2]
+
+
+@pytest.mark.parametrize(
+    "kind", [ChatRequest, CompletionRequest, EmbeddingRequest, Message, Sampling, Limits, Delta, Usage]
+)
+def test_the_fields_of_the_values_are_listed(kind: type) -> None:
+    fields = ", ".join(f"`{name}`" for name in kind.__struct_fields__)  # type: ignore[attr-defined]  # of msgspec
+    assert f"| `{kind.__name__}` | {fields} |" in TEXT

@@ -5,7 +5,8 @@ import sys
 
 if sys.version_info < (3, 10):
     sys.exit(
-        "exo needs Python 3.10 or later, this is %d.%d. Name another one: make serve PYTHON=python3.11" % sys.version_info[:2]
+        "exo needs Python 3.10 or later, this is %d.%d. Name another one: make serve PYTHON=python3.11"
+        % sys.version_info[:2]
     )
 if importlib.util.find_spec("ensurepip") is None:
     sys.exit("This Python cannot make environments with pip. On Debian and Ubuntu: apt install python3-venv")

@@ -130,11 +130,11 @@ async def test_keys_are_asked_for_without_a_hint() -> None:
 
 async def test_an_unexpected_failure_is_500_with_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ScriptedEngine):
-        async def models(self) -> Any:
+        def loaded(self) -> Any:
             raise ZeroDivisionError
 
     async with running(Broken()) as node, httpx2.AsyncClient(base_url=node.url) as client:
-        response = await client.get("/v1/models", headers={"x-request-id": "abc-1"})
+        response = await client.get("/ready", headers={"x-request-id": "abc-1"})
     assert response.status_code == 500
     assert "abc-1" in response.json()["error"]["message"]
     assert response.headers["x-request-id"] == "abc-1"

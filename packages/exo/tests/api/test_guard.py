@@ -74,9 +74,11 @@ async def test_local_pages_get_the_headers_that_browsers_need() -> None:
     origin = {"origin": "http://localhost:3000"}
     async with running() as node, httpx2.AsyncClient(base_url=node.url) as client:
         got = await client.get("/v1/models", headers=origin)
-        asked = await client.options(
-            "/v1/chat/completions", headers={**origin, "access-control-request-method": "POST"}
-        )
+        preflight = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "x-api-key,x-stainless-os",
+        }
+        asked = await client.options("/v1/chat/completions", headers={**origin, **preflight})
     assert got.headers["access-control-allow-origin"] == "http://localhost:3000"
     assert asked.status_code == 204
-    assert "authorization" in asked.headers["access-control-allow-headers"]
+    assert asked.headers["access-control-allow-headers"] == "x-api-key,x-stainless-os"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.api.keys import KeyRing, digest_of, new_key
+from exo.api.keys import KeyRing, check_name, digest_of, new_key
 from exo.types import ConfigurationError
 
 
@@ -45,6 +45,20 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, said: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=said):
         KeyRing.from_file(file)
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", "#a", "a\n"])
+def test_a_name_that_no_line_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_name(name)
+
+
+def test_every_other_name_makes_a_line_that_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    for name in ("alice", "bob.smith@example", "a#b", "ключ"):
+        check_name(name)
+        file.write_text(f"{name}:{digest_of('k')}\n", encoding="utf-8")
+        assert KeyRing.from_file(file).name_of("k") == name
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

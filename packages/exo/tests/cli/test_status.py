@@ -16,7 +16,7 @@ async def test_the_status_line_says_what_the_node_does(tmp_path: Path) -> None:
     assert "http://127.0.0.1:1 ● ready" in text
     assert "dummy: dummy  running 0/4  queued 0" in text
     await service.drain(0)
-    assert "shutting down" in (await status_text(service, "http://127.0.0.1:1")).plain
+    assert "not ready" in (await status_text(service, "http://127.0.0.1:1")).plain
 
 
 @pytest.mark.parametrize(("number", "shown"), [(0, ""), (8192, "8192"), (134_515_008, "135M"), (1_540_000_000, "1.5B")])

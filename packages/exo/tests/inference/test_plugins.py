@@ -18,7 +18,7 @@ from exo.models.builtin import BUILTIN_MODELS
 from exo.types import ConfigurationError, EngineUnavailable, ModelCard, PluginError
 
 BUILTIN_NAMES = ["dummy", "llamacpp"]
-NOBODY = "no device detector names an engine that can run here"
+NOBODY = "the default, as no detector found a device for another one"
 
 
 class NpuEngine(DummyEngine):

@@ -28,6 +28,7 @@ from exo.types import (
     ChatRequest,
     DeadlineExceeded,
     Delta,
+    EngineError,
     InvalidRequest,
     Limits,
     Message,
@@ -544,3 +545,71 @@ async def test_nothing_comes_after_the_finish() -> None:
     )
     answer = await service.chat(request())
     assert [delta.finish_reason async for delta in answer] == [None, "length"]
+
+
+async def test_an_engine_that_cannot_tell_its_models_is_named_and_nothing_else_breaks() -> None:
+    class Broken(FakeEngine):
+        async def models(self) -> Sequence[ModelCard]:
+            raise ZeroDivisionError("bug")
+
+    service = service_for(Broken())
+    with pytest.raises(EngineError, match="fake cannot tell its models"):
+        await service.models()
+    state = await service.readiness()
+    assert (state.ready, "cannot tell its models" in state.reason) == (False, True)
+
+
+class TwoModels(FakeEngine):
+    """Has b, which is good, and a, which comes first and cannot be loaded."""
+
+    async def models(self) -> Sequence[ModelCard]:
+        return [ModelCard(id="b"), ModelCard(id="a")]
+
+    async def load(self, model: str) -> None:
+        if model == "a":
+            raise ModelLoadError("a is broken")
+        self.loads.append(model)
+
+
+async def test_a_default_that_cannot_be_loaded_gives_way_to_the_next(until: Until) -> None:
+    service = service_for(TwoModels())
+    service.start()
+    await until(lambda: service.engine.loaded() == ["b"])
+    await asyncio.sleep(0)
+    assert (await service.readiness()).ready
+    assert (await service.resolve(None)).id == "b"
+    assert [card.id for card in await service.models()] == ["b", "a"]
+    await service.close()
+
+
+async def test_a_default_that_was_asked_for_never_gives_way(until: Until) -> None:
+    service = service_for(TwoModels(), default_model="a")
+    service.start()
+    await until(lambda: "broken" in service._blocked)
+    assert (await service.resolve(None)).id == "a"
+    assert service.engine.loaded() == []
+    await service.close()
+
+
+async def test_the_default_stays_when_another_model_comes_and_changes_when_it_goes() -> None:
+    engine = FakeEngine()
+    engine.cards = [ModelCard(id="m")]
+    service = service_for(engine)
+    assert (await service.resolve(None)).id == "m"
+    engine.cards = [ModelCard(id="a"), ModelCard(id="m")]
+    assert (await service.resolve(None)).id == "m"
+    engine.cards = [ModelCard(id="a")]
+    assert (await service.resolve(None)).id == "a"
+
+
+async def test_hurry_ends_the_grace_time() -> None:
+    service = service_for(FakeEngine(Delta(text="a"), None))
+    answer = await service.chat(request())
+    draining = asyncio.create_task(service.drain(1000))
+    await asyncio.sleep(0)
+    service.hurry()
+    await asyncio.wait_for(draining, 5)
+    assert await answer.__anext__() == Delta(text="a")
+    with pytest.raises(ShuttingDown):
+        await answer.__anext__()
+    await answer.aclose()

@@ -91,3 +91,21 @@ def test_an_unreadable_entry_does_not_hide_the_others(
 
     monkeypatch.setattr(Path, "stat", stat)
     assert [model.id for model in ModelStore(tmp_path).scan(".gguf")] == ["good"]
+
+
+def test_suffixes_of_any_case_and_encoders_of_vision_models(tmp_path: Path) -> None:
+    for name in ("upper/model.GGUF", "vision/mmproj-F16.gguf", "vision/z.gguf", "only/mmproj.gguf"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    found = ModelStore(tmp_path).scan(".gguf")
+    assert [(model.id, model.path.name) for model in found] == [("upper", "model.GGUF"), ("vision", "z.gguf")]
+
+
+def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+    for name in ("my model/a.gguf", "Org/sub/c.gguf", "good/a.gguf", "empty/readme.txt"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    notes = ModelStore(tmp_path).left_out(".gguf")
+    assert [note.partition(":")[0] for note in notes] == ["'Org'", "'my model'"]

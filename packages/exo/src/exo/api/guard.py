@@ -16,7 +16,6 @@ OPEN_PATHS = frozenset({"/healthcheck", "/ready"})
 _LOOPBACK_NAMES = frozenset({"localhost"})
 _CORS_ALLOW = (
     (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
     (b"access-control-max-age", b"600"),
 )
 
@@ -91,9 +90,15 @@ class Guard:
         if origin is not None:
             if not origin_allowed(origin, host, self._settings):
                 raise ForbiddenOrigin(f"Pages from {origin!r} may not use this node. EXO_ALLOWED_ORIGINS can allow it.")
-            cors = ((b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin"))
+            cors = (
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-expose-headers", b"retry-after, x-request-id"),
+                (b"vary", b"origin"),
+            )
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                await send_bytes(send, 204, b"", b"text/plain", *cors, *_CORS_ALLOW)
+                asked = headers.get("access-control-request-headers", "")
+                allowed = (b"access-control-allow-headers", asked.encode("latin-1"))
+                await send_bytes(send, 204, b"", b"text/plain", *cors, *_CORS_ALLOW, allowed)
                 return
             send = _with_headers(send, cors)
         self._authenticate(scope, headers)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from exo.types import ConfigurationError
 
-_LINE = re.compile(r"(?P<name>[^:#\s][^:\s]*):(?P<digest>[0-9a-f]{64})")
+_NAME = r"[^:#\s][^:\s]*"
+_LINE = re.compile(rf"(?P<name>{_NAME}):(?P<digest>[0-9a-f]{{64}})")
 
 
 class KeyRing:
@@ -37,7 +38,9 @@ class KeyRing:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"The key file {path} cannot be read: {error}.") from error
+            raise ConfigurationError(
+                f"The key file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
+            ) from error
         digests: dict[str, str] = {}
         for number, line in enumerate(lines, start=1):
             text = line.strip()
@@ -64,6 +67,14 @@ class KeyRing:
             if hmac.compare_digest(digest, known):
                 found = name
         return found
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigurationError for a name that a line of the key file cannot hold."""
+    if not re.fullmatch(_NAME, name):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a key: leave out blanks and colons, and a # in front."
+        )
 
 
 def digest_of(key: str) -> str:

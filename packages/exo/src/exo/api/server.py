@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from exo.api.settings import HttpSettings
 from exo.inference import InferenceService
 from exo.types import ConfigurationError
 
+logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 _CLOSE_TIMEOUT = 5
 _BODY_MARGIN = 5.0
@@ -87,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Runs a node until SIGINT or SIGTERM; then running answers get their grace time. A second signal ends at once."""
+    """Runs a node until SIGINT or SIGTERM; then running answers get their grace time, which a second signal ends."""
 
     def __init__(self, app: ASGIApp, service: InferenceService, settings: HttpSettings) -> None:
         limits = type("Limits", (LimitedProtocol,), {"limits": settings})
@@ -124,9 +126,12 @@ class Server(uvicorn.Server):
 
     def _on_signal(self) -> None:
         if self._ending is None:
+            logger.info(
+                "ending; running answers may go on for %g seconds, a second signal cuts them short", self._grace
+            )
             self._ending = asyncio.create_task(self._end(), name="end")
         else:
-            self.should_exit = self.force_exit = True
+            self._service.hurry()
 
     async def _end(self) -> None:
         await self._service.drain(self._grace)
@@ -140,6 +145,8 @@ def bind(settings: HttpSettings, *, no_auth: bool) -> socket.socket:
             f"Listening on {settings.host} lets others in. Set EXO_API_KEYS or --api-keys-file, or say --no-auth."
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    if not is_loopback(settings.host) and not settings.keys:
+        logger.warning("anybody who reaches %s may use this node, as --no-auth allows", settings.host)
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only on these
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -38,4 +38,7 @@ def build_service(
         engine = plugins.make_engine(DEFAULT_ENGINE, context)
     metrics = NodeMetrics(context.registry)
     metrics.engine_info.labels(engine.name, __version__).set(1)
-    return InferenceService(engine, metrics, **options)
+    try:
+        return InferenceService(engine, metrics, **options)
+    except Exception as error:
+        raise PluginError(f"The engine {engine.name} does not tell its slots: {error!r}.") from error

@@ -10,7 +10,8 @@ import time
 from typing import Any
 
 _PLAIN = re.compile(r"[^\s\"=\\]+")
-_QUIET = ("httpx2", "httpcore2", "asyncio", "uvicorn")
+_QUIET = {"httpx2": "WARNING", "httpcore2": "WARNING", "asyncio": "WARNING", "uvicorn": "CRITICAL"}
+"""What uvicorn would log, exo.api has logged itself, with the request's id."""
 
 
 class CurrentStderr(logging.Handler):
@@ -57,8 +58,8 @@ def set_up(level: str, *, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

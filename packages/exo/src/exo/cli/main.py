@@ -47,16 +47,16 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="chat with a model in the terminal")
     run.add_argument("model", help="a model's id")
     run.add_argument("prompt", nargs="*", help="one question; without it a conversation")
-    _add_settings(run, settings.RUN_SETTINGS)
+    _add_settings(run, settings.RUN_SETTINGS, default=argparse.SUPPRESS)
     run.set_defaults(action=_run)
 
     models = commands.add_parser("models", help="list the known models and those in the store")
-    _add_settings(models, settings.STORE_SETTINGS)
+    _add_settings(models, settings.STORE_SETTINGS, default=argparse.SUPPRESS)
     models.set_defaults(action=_models)
 
     pull = commands.add_parser("pull", help="bring a model into the store")
     pull.add_argument("model", help="a model's id")
-    _add_settings(pull, settings.STORE_SETTINGS)
+    _add_settings(pull, settings.STORE_SETTINGS, default=argparse.SUPPRESS)
     pull.set_defaults(action=_pull)
 
     key = commands.add_parser("key", help="make an API key and the line for the key file")
@@ -71,9 +71,11 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 _LIST_ENGINES_HELP = "show each engine, whether it can run here, and if not why"
 
 
-def _add_settings(parser: argparse.ArgumentParser, table: tuple[settings.Setting, ...]) -> None:
+def _add_settings(
+    parser: argparse.ArgumentParser, table: tuple[settings.Setting, ...], *, default: str | None = None
+) -> None:
     for setting in table:
-        setting.add_to(parser)
+        setting.add_to(parser, default=default)
 
 
 def _add_plugin_commands(
@@ -127,8 +129,9 @@ def _pull(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 def _key(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
-    from exo.api.keys import digest_of, new_key  # noqa: PLC0415
+    from exo.api.keys import check_name, digest_of, new_key  # noqa: PLC0415
 
+    check_name(flags.name)
     key = new_key()
     print(f"The key, for whoever uses it (it is shown only once):\n{key}\n", file=sys.stderr)
     print("The line for the key file:", file=sys.stderr)

@@ -16,7 +16,7 @@ import httpx2
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.inference import InferenceService
-from exo.types import ChatRequest, EngineError, ExoError, Message, RequestError
+from exo.types import AuthenticationFailed, ChatRequest, EngineError, ExoError, Message, RequestError
 
 Ask = Callable[[list[Message]], AsyncIterator[str]]
 _HELP = "Type a message; an empty line does nothing. /clear forgets the conversation, /bye or Ctrl-D ends."
@@ -25,16 +25,17 @@ _HELP = "Type a message; an empty line does nothing. /clear forgets the conversa
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     logs.set_up("warning", as_json=False)
     chosen = settings.read(settings.RUN_SETTINGS, flags, env)
-    asyncio.run(_run(flags.model, " ".join(flags.prompt), chosen, env))
-    return 0
+    return asyncio.run(_run(flags.model, " ".join(flags.prompt), chosen, env))
 
 
-async def _run(model: str, prompt: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
+async def _run(model: str, prompt: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> int:
+    """Returns the exit code: 0, or 130 for a single answer that Ctrl-C has ended."""
     async with _connect(model, chosen, env) as ask:
-        if prompt:
-            await _answer(ask, [Message(role="user", content=prompt)])
-        else:
+        if not prompt:
             await _converse(ask)
+            return 0
+        _, complete = await _answer(ask, [Message(role="user", content=prompt)])
+        return 0 if complete else 130
 
 
 async def _converse(ask: Ask) -> None:
@@ -47,10 +48,12 @@ async def _converse(ask: Ask) -> None:
             return
         if line == "/clear":
             history = []
+        elif line.startswith("/"):
+            print(_HELP, file=sys.stderr)
         elif line:
             history.append(Message(role="user", content=line))
             try:
-                text = await _answer(ask, history)
+                text, _ = await _answer(ask, history)
             except (RequestError, EngineError) as error:
                 print(error.message, file=sys.stderr)
                 history.pop()
@@ -65,8 +68,8 @@ def _read_line() -> str | None:
         return None
 
 
-async def _answer(ask: Ask, messages: list[Message]) -> str:
-    """Print an answer as it comes and return it; Ctrl-C ends the answer, not the conversation."""
+async def _answer(ask: Ask, messages: list[Message]) -> tuple[str, bool]:
+    """Print an answer as it comes; return it, and whether it is complete: Ctrl-C ends an answer, not a conversation."""
     text: list[str] = []
 
     async def show() -> None:
@@ -78,14 +81,16 @@ async def _answer(ask: Ask, messages: list[Message]) -> str:
     showing = asyncio.create_task(show())
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, showing.cancel)
+    complete = True
     try:
         await showing
     except asyncio.CancelledError:
+        complete = False
         print(" [stopped]", end="")
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         print()
-    return "".join(text)
+    return "".join(text), complete
 
 
 @contextlib.asynccontextmanager
@@ -95,8 +100,11 @@ async def _connect(model: str, chosen: Mapping[str, Any], env: Mapping[str, str]
     headers = {"Authorization": f"Bearer {chosen['api_key']}"} if chosen["api_key"] else {}
     async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=None, trust_env=False) as client:
         if await _is_running(client):
+            if chosen["engine"] is not None:
+                print(f"A node answers on {url}; --inference-engine has no effect.", file=sys.stderr)
             yield lambda messages: _ask_node(client, model, messages)
             return
+    print(f"No node answers on {url}; the model runs in this process.", file=sys.stderr)
     plugins, choice = choose_engine(chosen["engine"], env)
     service = build_service(plugins, choice, settings.models_dir(chosen), env)
     try:
@@ -140,7 +148,10 @@ def _text_of(line: str) -> str:
 
 def _refusal(body: bytes) -> ExoError:
     try:
-        return RequestError(json.loads(body)["error"]["message"])
+        error = json.loads(body)["error"]
+        if error["code"] == AuthenticationFailed.code:
+            return RequestError("The node asks for an API key: give it with --api-key or in EXO_API_KEY.")
+        return RequestError(error["message"])
     except (ValueError, KeyError, TypeError):
         return EngineError("Something that is not an exo node answers at this address.")
 

@@ -6,14 +6,17 @@ import argparse
 import asyncio
 import contextlib
 import resource
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from exo.api import HttpSettings, KeyRing, bind, create_app, serve
+from exo.api.guard import is_loopback
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.inference import InferenceService
+from exo.types import ExoError
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
@@ -39,7 +42,7 @@ async def _serve(chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
         )
         app = create_app(service, http, preload=not chosen["no_preload"])
         url = _url(http, sock.getsockname()[1])
-        print(await _what_to_type(service, url), flush=True)
+        print(await _what_to_type(service, http, url), flush=True)
         async with _status_line(service, url, wanted=not chosen["disable_tui"]):
             await serve(app, service, http, sock)
 
@@ -65,19 +68,22 @@ def _url(http: HttpSettings, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _what_to_type(service: InferenceService, url: str) -> str:
+async def _what_to_type(service: InferenceService, http: HttpSettings, url: str) -> str:
     """The lines that greet whoever has started the node."""
-    models = await service.models()
     lines = [f"exo serves the engine {service.engine.name} on {url}"]
-    if models:
-        body = '{"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
-        lines.append(f"Try:  curl {url}/v1/chat/completions -d '{body}'")
-        lines.append(f'  or  exo run {models[0].id} "Why is the sky blue?"   (in another terminal)')
-        lines.append(f"More: {url}/docs   Ctrl-C ends the node.")
-    else:
-        lines.append(
-            "No model is in the store yet. `exo pull smollm2-135m-instruct` brings one, `exo models` lists more."
-        )
+    try:
+        model = (await service.resolve(None)).id
+    except ExoError as error:
+        return "\n".join([*lines, error.message])
+    key = ' -H "Authorization: Bearer KEY"' if http.keys else ""
+    body = '{"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
+    lines.append(f"Try:  curl {url}/v1/chat/completions{key} -d '{body}'")
+    command = "exo" if shutil.which("exo") else sys.argv[0]
+    lines.append(f'  or  {command} run {model} "Why is the sky blue?"   (in another terminal)')
+    more = "" if http.keys else f"{url}/docs lists the paths.   "
+    lines.append(f"More: {more}Ctrl-C ends the node.")
+    if not is_loopback(http.host):
+        lines.append(f"It listens on {http.host}: others reach it by this machine's name or address.")
     return "\n".join(lines)
 
 

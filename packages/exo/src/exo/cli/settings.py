@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,17 @@ class Setting:
     flags: tuple[str, ...] = ()
     metavar: str | None = "VALUE"
 
-    def add_to(self, parser: argparse.ArgumentParser) -> None:
+    def add_to(self, parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+        """Add the flag. A command's own parser takes argparse.SUPPRESS, so that flags before the command count too."""
         if not self.flags:
             return
         help_text = f"{self.help} (variable {self.env}{f', default {self.default}' if self.default else ''})"
         if self.metavar is None:
-            parser.add_argument(*self.flags, dest=self.name, action="store_const", const="yes", help=help_text)
+            parser.add_argument(
+                *self.flags, dest=self.name, action="store_const", const="yes", default=default, help=help_text
+            )
         else:
-            parser.add_argument(*self.flags, dest=self.name, metavar=self.metavar, help=help_text)
+            parser.add_argument(*self.flags, dest=self.name, metavar=self.metavar, default=default, help=help_text)
 
     def value(self, flag: str | None, env: Mapping[str, str]) -> Any:
         """The value in force, None where nothing is set and there is no default. Raises ConfigurationError."""
@@ -96,7 +100,7 @@ SERVE_SETTINGS = (
         "EXO_DEFAULT_MODEL",
         "",
         values.text,
-        "model for requests that name none, default the first one in the store",
+        "model for requests that name none; without it the first by name that can be loaded",
         ("--default-model",),
         "ID",
     ),
@@ -183,9 +187,9 @@ SERVE_SETTINGS = (
 )
 STORE_SETTINGS = (MODELS_DIR, HOME)
 RUN_SETTINGS = (
-    HOST,
-    PORT,
-    ENGINE,
+    dataclasses.replace(HOST, help="address of the node to ask"),
+    dataclasses.replace(PORT, help="port of the node to ask"),
+    dataclasses.replace(ENGINE, help="engine to use where no node answers"),
     *STORE_SETTINGS,
     Setting("api_key", "EXO_API_KEY", "", values.text, "API key for the node that is asked", ("--api-key",), "KEY"),
 )

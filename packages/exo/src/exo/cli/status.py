@@ -27,7 +27,7 @@ async def status_text(service: InferenceService, url: str) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f" exo {__version__} ", style="reverse")
     text.append(f" {url} ")
-    text.append("● ready " if state.ready else f"● {state.reason} ", style="green" if state.ready else "yellow")
+    text.append("● ready " if state.ready else "● not ready ", style="green" if state.ready else "yellow")
     text.append(f" {service.engine.name}: {', '.join(state.loaded) or 'no model loaded'}")
     text.append(f"  running {state.running}/{state.slots}  queued {state.queued}")
     return text

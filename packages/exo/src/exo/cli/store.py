@@ -24,7 +24,7 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     context = EngineContext(store=_store(flags, env), cards=plugins.cards(), env=env)
     served = asyncio.run(_served(plugins, context))
     cards = {**context.cards, **{card.id: card for card, _ in served.values()}}
-    rows = [("MODEL", "PARAMETERS", "CONTEXT", "ROLE", "LICENCE", "SERVED BY")]
+    rows = [("MODEL", "PARAMETERS", "MAX CONTEXT", "ROLE", "LICENCE", "SERVED BY")]
     for model_id in sorted(cards):
         card = cards[model_id]
         engines = ", ".join(served[model_id][1]) if model_id in served else "not in the store"
@@ -32,6 +32,8 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     _print_table(rows)
     for problem in plugins.problems:
         print(f"problem: {problem}", file=sys.stderr)
+    for note in context.store.left_out(".gguf"):
+        print(f"not served: {note}", file=sys.stderr)
     return 0
 
 

@@ -127,7 +127,7 @@ class Plugins:
             if found.ok:
                 return Choice(name, f"the detector {point.name} found {'its device' if answer is True else answer}")
             self._report(f"detector {point.name} asks for the engine {name}, which cannot run here: {found.reason}")
-        return Choice(DEFAULT_ENGINE, "no device detector names an engine that can run here")
+        return Choice(DEFAULT_ENGINE, "the default, as no detector found a device for another one")
 
     def check(self) -> None:
         """Import what is registered, so that `problems` names everything that is broken."""

@@ -17,6 +17,7 @@ from exo.inference.scheduler import Scheduler
 from exo.types import (
     ChatRequest,
     Delta,
+    EngineError,
     ExoError,
     InvalidRequest,
     ModelCard,
@@ -61,6 +62,7 @@ class InferenceService:
         self.metrics = metrics
         self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit)
         self._default_model = default_model
+        self._default_was_asked_for = default_model is not None
         self._request_timeout = request_timeout
         self._answers: set[Answer] = set()
         self._preload: asyncio.Task[None] | None = None
@@ -73,30 +75,39 @@ class InferenceService:
         metrics.slots.set(engine.slots)
 
     async def models(self) -> list[ModelCard]:
-        """What can be served now, the default model first."""
-        cards = await self.engine.models()
+        """What can be served now, the default model first. Raises EngineError if the engine cannot tell."""
+        try:
+            cards = await self.engine.models()
+        except ExoError:
+            raise
+        except Exception as error:
+            logger.exception("the engine %s cannot tell its models", self.engine.name)
+            raise EngineError(f"The engine {self.engine.name} cannot tell its models: {error!r}.") from error
         return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
 
     async def update_model_info(self) -> None:
         """Bring exo_model_info up to date; called before metrics are read."""
-        cards = await self.engine.models()
+        cards = await self.models()
         self.metrics.model_info.clear()
         for card in cards:
             self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
 
     async def resolve(self, name: str | None) -> ModelCard:
-        """The card for a model's id or alias; no name means the default model. Raises ModelNotFound, ModelLoadError."""
+        """The card for a model's id or alias; no name means the default model. Raises ModelNotFound, ModelLoadError.
+
+        Without `--default-model` the first one by name becomes the default, and stays it for as long as it is there.
+        """
         cards = await self.models()
-        if not name:
-            if not cards:
-                raise ModelLoadError("No model is in the store. `exo pull smollm2-135m-instruct` brings one.")
-            if self._default_model is None or _is_called(cards[0], self._default_model):
-                return cards[0]
-            name = self._default_model
+        wanted = name or self._default_model
         for card in cards:
-            if _is_called(card, name):
+            if _is_called(card, wanted):
                 return card
-        raise ModelNotFound(name, [card.id for card in cards])
+        if name or self._default_was_asked_for:
+            raise ModelNotFound(wanted or "", [card.id for card in cards])
+        if not cards:
+            raise ModelLoadError("No model is in the store. `exo pull smollm2-135m-instruct` brings one.")
+        self._default_model = cards[0].id
+        return cards[0]
 
     def start(self, *, preload: bool = True) -> None:
         """Begin to load the default model in the background."""
@@ -117,8 +128,11 @@ class InferenceService:
 
     async def readiness(self) -> Readiness:
         health = await self.engine.health()
-        models = [card.id for card in await self.models()]
         reason = self._blocked
+        try:
+            models = [card.id for card in await self.models()]
+        except ExoError as error:
+            models, reason = [], error.message
         if self._draining:
             reason = "shutting down"
         elif not health.ready:
@@ -147,6 +161,10 @@ class InferenceService:
         for answer in list(self._answers):
             answer.abort(ShuttingDown("The node was stopped before the answer was complete. Send the request again."))
 
+    def hurry(self) -> None:
+        """End the grace time of `drain` now."""
+        self._all_ended.set()
+
     async def close(self) -> None:
         """Free the engine; nothing can be asked afterwards."""
         if self._preload is not None:
@@ -158,8 +176,7 @@ class InferenceService:
         """Load the default model; after a failure try again, for the file may be replaced meanwhile."""
         while not self._draining:
             try:
-                card = await self.resolve(None)
-                await self.engine.load(card.id)
+                await self._load_first_good()
             except ExoError as error:
                 self._block(error.message)
                 await asyncio.sleep(_PRELOAD_RETRY)
@@ -169,6 +186,21 @@ class InferenceService:
                 await asyncio.sleep(_PRELOAD_RETRY)
             else:
                 self._blocked = ""
+                return
+
+    async def _load_first_good(self) -> None:
+        """Load the default model. If none was asked for, one that cannot be loaded gives way to the next."""
+        first = await self.resolve(None)
+        candidates = [first] if self._default_was_asked_for else await self.models()
+        for card in candidates:
+            try:
+                await self.engine.load(card.id)
+            except ModelLoadError as error:
+                if card is candidates[-1]:
+                    raise
+                logger.warning("%s cannot be the default model: %s", card.id, error.message)
+            else:
+                self._default_model = card.id
                 return
 
     def _block(self, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,25 +51,46 @@ class ModelStore:
         """The stored file of one model, or None."""
         return next((model for model in self.scan(suffix) if model.id == model_id), None)
 
+    def left_out(self, suffix: str) -> list[str]:
+        """A sentence for each entry with a model file that cannot be served, because of its name or of its place."""
+        found = []
+        for entry in _children(self.root):
+            with contextlib.suppress(OSError):
+                if not entry.is_dir():
+                    continue
+                if not _NAME.fullmatch(entry.name) and _in_folder(entry, suffix):
+                    found.append(
+                        f"{entry.name!r}: rename the folder; letters, digits and . _ : + - make a model's name."
+                    )
+                elif not _in_folder(entry, suffix) and any(_in_folder(sub, suffix) for sub in _children(entry)):
+                    found.append(f"{entry.name!r}: its models lie deeper; a model's folder is directly in the store.")
+        return found
+
     def _candidates(self, suffix: str) -> Iterator[StoredModel]:
         for entry in _children(self.root):
             try:
-                found = _in_folder(entry, suffix) if entry.is_dir() else _stored(entry.name.removesuffix(suffix), entry)
+                found = _in_folder(entry, suffix) if entry.is_dir() else _in_root(entry, suffix)
             except OSError:  # an entry that this user may not read, or that was removed meanwhile
                 continue
-            if found is not None and found.path.name.endswith(suffix) and _NAME.fullmatch(found.id):
+            if found is not None and _NAME.fullmatch(found.id):
                 yield found
 
 
 def _in_folder(folder: Path, suffix: str) -> StoredModel | None:
+    """The first model file of a folder in the order of names; the parts of a vision model's encoder are none."""
     for child in _children(folder):
-        if child.name.endswith(suffix) and not child.name.startswith(".") and child.is_file():
-            return _stored(folder.name, child)
+        if _is_model(child, suffix):
+            return StoredModel(folder.name, child, child.stat().st_size)
     return None
 
 
-def _stored(model_id: str, file: Path) -> StoredModel | None:
-    return StoredModel(model_id, file, file.stat().st_size) if file.is_file() else None
+def _in_root(file: Path, suffix: str) -> StoredModel | None:
+    return StoredModel(file.name[: -len(suffix)], file, file.stat().st_size) if _is_model(file, suffix) else None
+
+
+def _is_model(file: Path, suffix: str) -> bool:
+    name = file.name.lower()
+    return name.endswith(suffix) and not name.startswith((".", "mmproj")) and file.is_file()
 
 
 def _children(folder: Path) -> list[Path]:

@@ -74,10 +74,10 @@ class ContextOverflow(InvalidRequest):
 
     code = "context_length_exceeded"
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int) -> None:
+    def __init__(self, *, prompt_tokens: int, context_tokens: int, hint: str = "") -> None:
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens, but the context of this model is {context_tokens} tokens. "
-            "Shorten the messages, or serve the model with a larger context.",
+            f"The prompt has {prompt_tokens} tokens, but the context of this model is {context_tokens} tokens here. "
+            f"Shorten the messages, or serve the model with a larger context{hint and f' ({hint})'}.",
             param="messages",
         )
         self.prompt_tokens = prompt_tokens

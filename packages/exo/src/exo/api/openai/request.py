@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from typing import TypeVar
 
 import msgspec
@@ -27,6 +26,8 @@ _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 
 def decode(body: bytes, kind: type[T]) -> T:
     """JSON to a schema type. Raises InvalidRequest with the field's path, such as `messages[0].role`."""
+    if not body:
+        raise InvalidRequest("The body is empty; a JSON object is expected.")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -47,11 +48,9 @@ def _invalid(said: str) -> InvalidRequest:
     return InvalidRequest(f"{path or 'The body'}: {what}.", param=path or None)
 
 
-def chat_request(
-    wire: ChatCompletionRequest, *, model: str, request_id: str, capabilities: Collection[str]
-) -> ChatRequest:
+def chat_request(wire: ChatCompletionRequest, *, model: str, request_id: str) -> ChatRequest:
     """The internal request. Raises UnsupportedParameter for what cannot be honoured."""
-    _refuse_unsupported(wire, capabilities)
+    _refuse_unsupported(wire)
     return ChatRequest(
         id=request_id,
         model=model,
@@ -113,7 +112,7 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
 
 
-def _refuse_unsupported(wire: ChatCompletionRequest, capabilities: Collection[str]) -> None:
+def _refuse_unsupported(wire: ChatCompletionRequest) -> None:
     """What would change the answer and cannot be done is refused; its default value is always fine."""
     unsupported = {
         "n": wire.n not in (None, 1),
@@ -131,5 +130,4 @@ def _refuse_unsupported(wire: ChatCompletionRequest, capabilities: Collection[st
     }
     for name, asked in unsupported.items():
         if asked:
-            can = ", ".join(sorted(capabilities))
-            raise UnsupportedParameter(f"{name} cannot be honoured by this engine, which offers: {can}.", param=name)
+            raise UnsupportedParameter(f"{name} cannot be honoured here with this value; leave it out.", param=name)

@@ -16,7 +16,7 @@ from exo.api.openai.request import chat_request, decode
 from exo.api.openai.schema import ChatCompletionRequest, ModelList, ModelOut
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
-from exo.types import ChatRequest
+from exo.types import ChatRequest, NotFound, Usage
 
 prompts = logging.getLogger("exo.prompts")
 
@@ -43,7 +43,10 @@ class OpenAI:
         await send_json(send, 200, ModelList(data=[self._model(card.id) for card in cards]))
 
     async def show_model(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        card = await self._service.resolve(scope["path_params"]["model"])
+        name = scope["path_params"]["model"]
+        if not name:
+            raise NotFound("A model's id is missing; /v1/models lists them.")
+        card = await self._service.resolve(name)
         await send_json(send, 200, self._model(card.id))
 
     async def chat_completions(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,8 +55,7 @@ class OpenAI:
         wire = decode(await read_body(scope, receive, self._settings), ChatCompletionRequest)
         card = await self._service.resolve(wire.model)
         exchange.model = card.id
-        capabilities = self._service.engine.capabilities
-        request = chat_request(wire, model=card.id, request_id=exchange.id, capabilities=capabilities)
+        request = chat_request(wire, model=card.id, request_id=exchange.id)
         self._log_prompt(request)
         async with cancelled_when_gone(receive):
             answer = await self._service.chat(request)
@@ -81,6 +83,6 @@ class OpenAI:
 
 
 def _note(exchange: Exchange, answer: Answer) -> None:
-    exchange.usage = answer.usage
+    exchange.usage = answer.usage if answer.finished else Usage(completion_tokens=answer.completion_tokens)
     if answer.first_token is not None:
         exchange.first_token = answer.first_token - exchange.started

@@ -227,7 +227,9 @@ def error_of(status: int, content: bytes) -> ExoError:
     except msgspec.DecodeError:
         return RunFailed(f"llama.cpp answered with status {status} and no readable error.")
     if error.n_prompt_tokens is not None and error.n_ctx is not None:
-        return ContextOverflow(prompt_tokens=error.n_prompt_tokens, context_tokens=error.n_ctx)
+        return ContextOverflow(
+            prompt_tokens=error.n_prompt_tokens, context_tokens=error.n_ctx, hint="EXO_LLAMACPP_CONTEXT"
+        )
     if (error.code or status) < _SERVER_ERROR:
         return InvalidRequest(f"llama.cpp refused the request: {error.message}")
     return RunFailed(f"llama.cpp could not run the request: {error.message}")
