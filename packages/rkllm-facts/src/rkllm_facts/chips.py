@@ -1,7 +1,9 @@
 """What each chip with an RKLLM runtime has and runs.
 
 Sources: types, NPU cores and CPUs that the runtime takes are from the SDK manuals 1.2.2 to 1.3.0. Which CPUs are the
-big ones is the usual numbering of these chips and in none of the manuals: what a board says in /sys comes first. Names of chips and types may be written in upper or lower case.
+big ones is the usual numbering of these chips and in none of the manuals: what a board says in /sys comes first.
+
+Names of chips and types may be written in upper or lower case.
 """
 
 from __future__ import annotations
