@@ -64,6 +64,19 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     assert (done.returncode, "EXO_LLAMACPP_SLOTS" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("variables", [{"EXO_API_KEYS": ","}, {"EXO_API_KEYS_FILE": "/dev/null"}])
+def test_keys_that_were_asked_for_and_are_not_there_let_nobody_in(tmp_path: Path, variables: dict[str, str]) -> None:
+    done = run(EXO, "--inference-engine", "dummy", "--port", "0", env={"EXO_HOME": str(tmp_path), **variables})
+    assert (done.returncode, "there is none" in done.stderr) == (2, True)
+
+
+def test_nobody_has_to_read_the_greeting(tmp_path: Path) -> None:
+    command = f"timeout --signal=TERM 3 {EXO} --inference-engine dummy --port 0 >/dev/full"
+    done = run("bash", "-c", command, env={"EXO_HOME": str(tmp_path)})
+    assert done.returncode == 124, done.stderr  # it ran until it was stopped
+    assert "Traceback" not in done.stderr
+
+
 def test_a_taken_port_is_named(dummy_node: Node, tmp_path: Path) -> None:
     port = dummy_node.url.rpartition(":")[2]
     done = run(EXO, "--inference-engine", "dummy", "--port", port, env={"EXO_HOME": str(tmp_path)})

@@ -248,3 +248,34 @@ def test_two_models_take_turns_in_memory_for_one(start_node: StartNode, model_st
     assert {answer.json()["model"] for answer in answers} == {BUILTIN_MODEL, "another"}
     assert len(node.http.get("/ready").json()["loaded"]) == 1
     worker_of(node)  # one process, not two
+
+
+def test_what_cannot_fit_is_refused_before_the_worker_sees_it(node: Node) -> None:
+    worker = worker_of(node)
+    before = worker.cpu_times().user
+    many = [{"role": "user", "content": "x"}] * 20_000
+    for body in ({"messages": many}, {"messages": [{"role": "user", "content": "x" * 8_000_000}]}):
+        response = node.http.post("/v1/chat/completions", json=body)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert "at least" in response.json()["error"]["message"]
+    assert worker.cpu_times().user - before < 1
+
+
+def test_a_worker_that_cannot_come_back_is_told_at_once(
+    start_node: StartNode, model_store: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(model_store / BUILTIN_MODEL, models / "m")
+    node = start_node("--models-dir", str(models))
+    file = next((models / "m").glob("*.gguf"))
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[:5_000_000])
+    worker_of(node).kill()
+    wait_until(lambda: node.http.get("/ready").status_code == 503, timeout=20, what="/ready to tell")
+    refused = node.chat(QUESTION)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_load_failed")
+    assert "incomplete" in refused.json()["error"]["message"]
+    file.write_bytes(content)
+    wait_until(lambda: node.http.get("/ready").status_code == 200, timeout=40, what="the worker to come back")
+    assert node.chat(QUESTION, max_tokens=3).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Mapping
@@ -259,3 +260,102 @@ async def test_small_answers_are_not_held_back_by_nagle() -> None:
         sock = connection.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         writer.close()
+
+
+async def test_endless_trailers_and_chunk_framing_are_cut_off() -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with running(settings=HttpSettings(port=0, max_header=2000)) as node:
+        for start, more in ((b"0\r\n", b"A: bbbbbbbb\r\n"), (b"", b"0" * 100), (b"1;", b"ext=value;" * 10)):
+            reader, writer = await connect(node)
+            writer.write(head + start)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2000):
+                    writer.write(more)
+                    await writer.drain()
+            assert (await _rest(reader))[:12] in (b"", b"HTTP/1.1 400")
+            writer.close()
+        assert not node.engine.requests
+
+
+async def test_trailers_are_left_out_and_the_request_is_answered() -> None:
+    body = json.dumps(CHAT).encode()
+    chunked = b"%x\r\n%s\r\n0\r\nX-Trailer: 1\r\n\r\n" % (len(body), body)
+    async with running() as node:
+        reader, writer = await connect(node)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(chunked)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_wish_for_another_protocol_is_ignored(*, together: bool) -> None:
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    head, _, body = request(CHAT, head=upgrade).partition(b"\r\n\r\n")
+    async with running() as node:
+        reader, writer = await connect(node)
+        writer.write(head + b"\r\n\r\n" + (body if together else b""))
+        if not together:
+            await writer.drain()
+            await asyncio.sleep(0.05)  # so that it arrives in a segment of its own
+            writer.write(body)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert b"Hello world" in await reader.readuntil(b"}")
+        writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.readuntil(b'"ok"}')
+        writer.close()
+    assert len(node.engine.requests) == 1
+
+
+async def test_this_is_no_proxy() -> None:
+    async with running() as node:
+        reader, writer = await connect(node)
+        writer.write(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n")
+        assert (await _rest(reader)).startswith(b"HTTP/1.1 400")
+        writer.close()
+
+
+async def test_a_client_that_sends_ahead_and_leaves_cancels_the_engine_at_once() -> None:
+    never = asyncio.Event()
+    async with running(ScriptedEngine(["one", never])) as node:
+        reader, writer = await connect(node)
+        writer.write(request({**CHAT, "stream": True}))
+        await reader.readuntil(b'"one"')
+        writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        await writer.drain()
+        await asyncio.sleep(0.05)  # the requests are in the server's hands
+        writer.close()
+        await until(lambda: node.sample("exo_requests_in_progress") == 0)
+        assert node.engine.closed_early == 1
+
+
+async def test_requests_that_were_sent_ahead_are_answered_in_order_and_too_many_are_not() -> None:
+    async with running() as node:
+        reader, writer = await connect(node)
+        writer.write(request({**CHAT, "stream": True}) * 3)
+        for _ in range(3):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert b"[DONE]" in await reader.readuntil(b"0\r\n\r\n")
+        writer.write(request(CHAT) * 30)
+        await _rest(reader)
+        writer.close()
+
+
+async def test_bytes_after_a_request_do_not_cut_its_answer() -> None:
+    go_on = asyncio.Event()
+    async with running(ScriptedEngine(["one", go_on, "two"]), HttpSettings(port=0, header_timeout=0.1)) as node:
+        reader, writer = await connect(node)
+        writer.write(request({**CHAT, "stream": True}))
+        await reader.readuntil(b'"one"')
+        writer.write(b"\r\n")
+        await asyncio.sleep(0.3)  # longer than headers may take
+        go_on.set()
+        assert b"[DONE]" in await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionError:
+        return b""

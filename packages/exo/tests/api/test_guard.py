@@ -82,3 +82,9 @@ async def test_local_pages_get_the_headers_that_browsers_need() -> None:
     assert got.headers["access-control-allow-origin"] == "http://localhost:3000"
     assert asked.status_code == 204
     assert asked.headers["access-control-allow-headers"] == "x-api-key,x-stainless-os"
+
+
+async def test_pages_can_read_errors_too() -> None:
+    async with running() as node, httpx2.AsyncClient(base_url=node.url) as client:
+        answer = await client.post("/v1/chat/completions", content=b"{", headers={"origin": "http://localhost:3000"})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (400, "http://localhost:3000")

@@ -64,3 +64,10 @@ def test_every_other_name_makes_a_line_that_can_be_read(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="absent"):
         KeyRing.from_file(tmp_path / "absent")
+
+
+def test_two_keys_of_one_name_and_keys_that_no_header_can_hold_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="key1"):
+        KeyRing.from_plain(["a"]).merged(KeyRing({"key1": digest_of("b")}))
+    with pytest.raises(ConfigurationError, match="ASCII"):
+        KeyRing.from_plain(["schlüssel"])

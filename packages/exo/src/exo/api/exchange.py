@@ -27,7 +27,7 @@ class Exchange:
     """What is known of a request; the log line and the metrics are made of it at the end.
 
     `model` is set only to the id of a served model, never to what a client sent. `error` is the code of an error that
-    came after the status was sent.
+    came after the status was sent. `extra_headers` go with whatever is answered.
     """
 
     id: str

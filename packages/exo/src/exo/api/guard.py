@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.exchange import exchange_of, send_bytes
 from exo.api.settings import HttpSettings
@@ -95,12 +95,12 @@ class Guard:
                 (b"access-control-expose-headers", b"retry-after, x-request-id"),
                 (b"vary", b"origin"),
             )
+            exchange_of(scope).extra_headers.extend(cors)
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 asked = headers.get("access-control-request-headers", "")
                 allowed = (b"access-control-allow-headers", asked.encode("latin-1"))
-                await send_bytes(send, 204, b"", b"text/plain", *cors, *_CORS_ALLOW, allowed)
+                await send_bytes(send, 204, b"", b"text/plain", *_CORS_ALLOW, allowed)
                 return
-            send = _with_headers(send, cors)
         self._authenticate(scope, headers)
         await self._app(scope, receive, send)
 
@@ -121,12 +121,3 @@ def _text_headers(scope: Scope) -> dict[str, str]:
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
     return headers
-
-
-def _with_headers(send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> Send:
-    async def wrapped(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *headers]
-        await send(message)
-
-    return wrapped

@@ -29,8 +29,13 @@ class KeyRing:
 
     @classmethod
     def from_plain(cls, keys: Iterable[str]) -> KeyRing:
-        """Keys as text, named by their position: key1, key2 …"""
-        return cls({f"key{number}": digest_of(key) for number, key in enumerate(keys, start=1)})
+        """Keys as text, named by their position: key1, key2 … Raises ConfigurationError for one that is not ASCII."""
+        digests = {}
+        for number, key in enumerate(keys, start=1):
+            if not key.isascii():
+                raise ConfigurationError(f"Key {number} of EXO_API_KEYS holds other characters than ASCII.")
+            digests[f"key{number}"] = digest_of(key)
+        return cls(digests)
 
     @classmethod
     def from_file(cls, path: Path) -> KeyRing:
@@ -57,6 +62,12 @@ class KeyRing:
         return cls(digests)
 
     def merged(self, other: KeyRing) -> KeyRing:
+        """Both rings in one. Raises ConfigurationError if they share a name."""
+        shared = sorted(set(self._digests) & set(other._digests))
+        if shared:
+            raise ConfigurationError(
+                f"The name {shared[0]} belongs to a key of EXO_API_KEYS; take another in the file."
+            )
         return KeyRing({**self._digests, **other._digests})
 
     def name_of(self, key: str) -> str | None:

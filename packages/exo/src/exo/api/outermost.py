@@ -41,7 +41,7 @@ class Outermost:
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message["headers"], id_header]
+                message["headers"] = [*message["headers"], *exchange.extra_headers, id_header]
             await send(message)
 
         try:

@@ -10,9 +10,11 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from exo.api.guard import is_loopback
 from exo.api.settings import HttpSettings
@@ -23,51 +25,105 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 _CLOSE_TIMEOUT = 5
 _BODY_MARGIN = 5.0
+_MAX_AHEAD = 8
+"""Requests that a client may send before the one that runs is answered."""
+_FRAMING = 16
+"""Bytes of chunk framing allowed for each byte of the body, beyond what headers may have."""
+_UPGRADE_HEADERS = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Closed when a request's headers are too slow or too long, or when a client stops reading."""
+    """One connection, held to limits.
+
+    It is closed when headers, trailers or chunk framing are too long, when headers or a body are too slow, when a
+    client stops reading, and when it sends too many requests ahead. A wish to change the protocol (Upgrade) is ignored.
+    A client that goes away is noticed by the request that runs, not only by the newest one.
+    """
 
     limits = HttpSettings()
 
     _reading_headers = True
     _header_bytes = 0
+    _framing_bytes = 0
+    _body_bytes = 0
+    _upgrading = False
+    _running: RequestResponseCycle | None = None
     _read_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
-        self._read_timer = self.loop.call_later(self.limits.header_timeout, transport.abort)
+        self._start_read_timer(self.limits.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_read_timer()
         self._stop_write_timer()
+        for cycle in [self._running, *(cycle for cycle, _ in self.pipeline)]:
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         if self._reading_headers:
-            if self._read_timer is None:
-                self._read_timer = self.loop.call_later(self.limits.header_timeout, self.transport.abort)
+            if self._read_timer is None and self._is_idle():
+                self._start_read_timer(self.limits.header_timeout)
             self._header_bytes += len(data)
-        super().data_received(data)
+        else:
+            self._framing_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._reading_headers and self._header_bytes > self.limits.max_header:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
+        elif self._framing_bytes - self._body_bytes > self.limits.max_header + _FRAMING * self._body_bytes:
+            self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading_headers:  # trailers are of no use here
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._reading_headers = False
         self._stop_read_timer()
-        # The application answers a late body with status 408; this ends bodies that nobody reads any more.
-        limit = self.limits.body_timeout + _BODY_MARGIN
-        self._read_timer = self.loop.call_later(limit, self.transport.abort)
+        if self.parser.should_upgrade():
+            self._upgrading = True
+            return
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+            # The application answers a late body with status 408; this ends bodies that nobody reads any more.
+            self._start_read_timer(self.limits.body_timeout + _BODY_MARGIN)
+        elif len(self.pipeline) > _MAX_AHEAD:
+            self.transport.abort()
+        else:
+            self.flow.resume_reading()  # else nobody would notice that the client goes away
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+        if self.pipeline and len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.transport.abort()
 
     def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
         self._reading_headers = True
-        self._header_bytes = 0
+        self._header_bytes = self._framing_bytes = self._body_bytes = 0
         self._stop_read_timer()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         self._write_timer = self.loop.call_later(self.limits.write_timeout, self.transport.abort)
@@ -76,6 +132,26 @@ class LimitedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_write_timer()
         super().resume_writing()
+
+    def _is_idle(self) -> bool:
+        return self._running is None or self._running.response_complete
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Parse the same request again without the headers that ask for another protocol, then what follows it."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This is not a proxy.")
+            return
+        kept = [name + b": " + value for name, value in self.headers if name not in _UPGRADE_HEADERS]
+        head = b"\r\n".join([method + b" " + self.url + b" HTTP/1.1", *kept, b"", b""])
+        self._upgrading, self._reading_headers = False, True
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(head)
+        if rest and not self.transport.is_closing():
+            self.data_received(rest)
+
+    def _start_read_timer(self, seconds: float) -> None:
+        self._read_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_read_timer(self) -> None:
         if self._read_timer is not None:
@@ -103,7 +179,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=int(settings.idle_timeout),
+                timeout_keep_alive=settings.idle_timeout,  # type: ignore[arg-type]  # handed to call_later
                 timeout_graceful_shutdown=_CLOSE_TIMEOUT,
                 backlog=_BACKLOG,
             )

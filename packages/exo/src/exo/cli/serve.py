@@ -16,7 +16,7 @@ from exo.api.guard import is_loopback
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.inference import InferenceService
-from exo.types import ExoError
+from exo.types import ConfigurationError, ExoError
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
@@ -42,7 +42,8 @@ async def _serve(chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
         )
         app = create_app(service, http, preload=not chosen["no_preload"])
         url = _url(http, sock.getsockname()[1])
-        print(await _what_to_type(service, http, url), flush=True)
+        with contextlib.suppress(OSError):  # nobody has to listen
+            print(await _what_to_type(service, http, url), flush=True)
         async with _status_line(service, url, wanted=not chosen["disable_tui"]):
             await serve(app, service, http, sock)
 
@@ -92,6 +93,8 @@ def _http_settings(chosen: Mapping[str, Any]) -> HttpSettings:
     keys = KeyRing.from_plain(chosen["api_keys"] or ())
     if chosen["api_keys_file"] is not None:
         keys = keys.merged(KeyRing.from_file(chosen["api_keys_file"]))
+    if not keys and (chosen["api_keys"] is not None or chosen["api_keys_file"] is not None):
+        raise ConfigurationError("API keys are asked for, but there is none in EXO_API_KEYS or in the key file.")
     return HttpSettings(
         keys=keys,
         allowed_hosts=frozenset(chosen["allowed_hosts"] or ()),

@@ -166,10 +166,12 @@ SERVE_SETTINGS = (
         "allowed_origins", "EXO_ALLOWED_ORIGINS", "", values.words, "web pages of other sites that may use the node"
     ),
     Setting("max_body", "EXO_MAX_BODY", "16777216", values.whole(1024, 1 << 34), "largest request body in bytes"),
-    Setting("header_timeout", "EXO_HEADER_TIMEOUT", "10", values.seconds, "seconds for a request's headers to arrive"),
-    Setting("body_timeout", "EXO_BODY_TIMEOUT", "30", values.seconds, "seconds for a request's body to arrive"),
-    Setting("idle_timeout", "EXO_IDLE_TIMEOUT", "75", values.seconds, "seconds that an unused connection is kept"),
-    Setting("write_timeout", "EXO_WRITE_TIMEOUT", "60", values.seconds, "seconds that a client may stop reading"),
+    Setting(
+        "header_timeout", "EXO_HEADER_TIMEOUT", "10", values.some_seconds, "seconds for a request's headers to arrive"
+    ),
+    Setting("body_timeout", "EXO_BODY_TIMEOUT", "30", values.some_seconds, "seconds for a request's body to arrive"),
+    Setting("idle_timeout", "EXO_IDLE_TIMEOUT", "75", values.some_seconds, "seconds that an unused connection is kept"),
+    Setting("write_timeout", "EXO_WRITE_TIMEOUT", "60", values.some_seconds, "seconds that a client may stop reading"),
     Setting(
         "log_prompts", "EXO_LOG_PROMPTS", "no", values.yes_or_no, "log the text of prompts", ("--log-prompts",), None
     ),

@@ -38,6 +38,14 @@ def seconds(value: str) -> float:
     return number
 
 
+def some_seconds(value: str) -> float:
+    """As `seconds`, but more than 0."""
+    number = seconds(value)
+    if number == 0:
+        raise ValueError("expected more than 0 seconds")
+    return number
+
+
 def yes_or_no(value: str) -> bool:
     if value.lower() in ("1", "true", "yes", "on"):
         return True
@@ -63,4 +71,7 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def folder(value: str) -> Path:
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:  # no such user, or a user without a home
+        raise ValueError(str(error)) from None

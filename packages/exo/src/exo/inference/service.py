@@ -67,6 +67,7 @@ class InferenceService:
         self._answers: set[Answer] = set()
         self._preload: asyncio.Task[None] | None = None
         self._blocked = ""
+        self._has_served = False
         self._draining = False
         self._all_ended = asyncio.Event()
         metrics.in_progress.set_function(lambda: len(self._answers))
@@ -123,7 +124,7 @@ class InferenceService:
         self._answers.add(answer)
         deadline = request.limits.deadline
         await answer.begin(timeout=self._request_timeout if deadline is None else deadline)
-        self._blocked = ""
+        self._has_served, self._blocked = True, ""
         return answer
 
     async def readiness(self) -> Readiness:
@@ -173,8 +174,12 @@ class InferenceService:
         await self.engine.close()
 
     async def _load_default(self) -> None:
-        """Load the default model; after a failure try again, for the file may be replaced meanwhile."""
-        while not self._draining:
+        """Load the default model; after a failure try again, for the file may be replaced meanwhile.
+
+        Once any model has answered, the node is of use, and the default one is left to the requests that need it:
+        trying on would unload the other.
+        """
+        while not self._draining and not self._has_served:
             try:
                 await self._load_first_good()
             except ExoError as error:
@@ -204,6 +209,8 @@ class InferenceService:
                 return
 
     def _block(self, reason: str) -> None:
+        if self._has_served:
+            return
         if self._blocked != reason:
             logger.error("the default model cannot be served: %s", reason)
         self._blocked = reason

@@ -83,6 +83,7 @@ class WorkerProcess:
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._failures = 0
         self._last_exit = ""
+        self._cannot_start = ""
         self._changed = asyncio.Condition()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -111,10 +112,25 @@ class WorkerProcess:
         """Return once the worker can work: at once, or after a restart. Raises WorkerDied after `timeout` seconds."""
         if self.is_ready:
             return
+        if self._cannot_start:
+            raise ModelLoadError(f"{self.label} cannot be started again: {self._cannot_start}")
         with _raises_worker_died(f"{self.label} {self._last_exit}, and did not come back within {timeout:g} seconds."):
             await asyncio.wait_for(self._wait_until_settled(), timeout)
+        if self._cannot_start:
+            raise ModelLoadError(f"{self.label} cannot be started again: {self._cannot_start}")
         if not self.is_ready:
             raise WorkerDied(f"{self.label} is {self.state.value}. Send the request again.")
+
+    @property
+    def problem(self) -> str:
+        """Why the last restart failed; empty while none has."""
+        return self._cannot_start
+
+    def kill(self) -> None:
+        """End the process at once; it is started again."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.kill()
 
     def succeeded(self) -> None:
         """A request has ended well: the next failure restarts without delay."""
@@ -167,9 +183,10 @@ class WorkerProcess:
                 try:
                     process = await self._spawn()
                 except ModelLoadError as error:
-                    self._last_exit = error.message
+                    self._cannot_start = self._last_exit = error.message.removeprefix(self.label).strip()
                 else:
                     break
+            self._cannot_start = ""
             await self._become(WorkerState.READY)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -223,7 +240,8 @@ class WorkerProcess:
 
     async def _wait_until_settled(self) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self.state in (WorkerState.READY, WorkerState.STOPPED))
+            settled = (WorkerState.READY, WorkerState.STOPPED)
+            await self._changed.wait_for(lambda: self.state in settled or bool(self._cannot_start))
 
     async def _become(self, state: WorkerState) -> None:
         self.state = state

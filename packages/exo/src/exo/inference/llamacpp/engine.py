@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from exo.inference.engine import Availability, Capability, EngineContext, EngineHealth, InferenceEngine
@@ -50,6 +51,16 @@ def _number(env: Mapping[str, str], name: str, default: int, *, low: int, high: 
     return value
 
 
+@dataclass
+class _Loading:
+    """A load under way: its task, how many requests wait for it, and whether it has found room and begun."""
+
+    task: asyncio.Task[LoadedModel] = field(init=False)
+    waiters: int = 0
+    begun: bool = False
+    model: LoadedModel | None = None
+
+
 class LlamaCppEngine(InferenceEngine):
     """llama.cpp in one worker process for each loaded model.
 
@@ -63,6 +74,7 @@ class LlamaCppEngine(InferenceEngine):
         super().__init__(context)
         self._settings, self._max_models = settings_from(context.env)
         self._loaded: dict[str, LoadedModel] = {}  # in the order of last use
+        self._loading: dict[str, _Loading] = {}
         self._closed = False
         self._switching = asyncio.Lock()  # waiters are served in order, so no model is kept waiting for ever
 
@@ -110,12 +122,17 @@ class LlamaCppEngine(InferenceEngine):
             return await loaded.count(request)
 
     async def health(self) -> EngineHealth:
-        restarting = [name for name, model in self._loaded.items() if not model.ready]
-        detail = f"restarting the worker of {', '.join(restarting)}" if restarting else ""
-        return EngineHealth(ready=True, detail=detail)
+        for name, model in self._loaded.items():
+            if model.problem:
+                return EngineHealth(ready=False, detail=f"the worker of {name} cannot be started: {model.problem}")
+        return EngineHealth(ready=True)
 
     async def close(self) -> None:
         self._closed = True
+        loading = [entry.task for entry in self._loading.values()]
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
         models, self._loaded = list(self._loaded.values()), {}
         await asyncio.gather(*(model.close() for model in models))
 
@@ -124,10 +141,7 @@ class LlamaCppEngine(InferenceEngine):
         """The loaded model, kept in memory for as long as the block lasts."""
         model = self._loaded.get(model_id)
         if model is None or model.retiring:
-            async with self._switching:
-                model = self._loaded.get(model_id) or await self._load(model_id)
-                self._loaded[model_id] = model
-                model.users += 1
+            model = await self._join_load(model_id)
         else:
             model.users += 1
         self._loaded[model_id] = self._loaded.pop(model_id)
@@ -136,13 +150,48 @@ class LlamaCppEngine(InferenceEngine):
         finally:
             await model.leave()
 
-    async def _load(self, model_id: str) -> LoadedModel:
+    async def _join_load(self, model_id: str) -> LoadedModel:
+        """Wait for a load; the model comes with this request among its users.
+
+        The load has a task of its own, which goes on for the others when the request that began it is gone. Only one
+        that nobody waits for any more, and that still waits for room, is given up.
+        """
+        loading = self._loading.get(model_id)
+        if loading is None:
+            loading = self._loading[model_id] = _Loading()
+            loading.task = asyncio.create_task(self._load_in_turn(model_id, loading), name=f"load {model_id}")
+            loading.task.add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )  # nobody may be left to ask
+        loading.waiters += 1
+        try:
+            return await asyncio.shield(loading.task)
+        except BaseException:
+            loading.waiters -= 1
+            if loading.model is not None:
+                await loading.model.leave()
+            elif loading.waiters == 0 and not loading.begun:
+                loading.task.cancel()
+            raise
+
+    async def _load_in_turn(self, model_id: str, loading: _Loading) -> LoadedModel:
+        try:
+            async with self._switching:
+                model = self._loaded.get(model_id) or await self._load(model_id, loading)
+                self._loaded[model_id] = loading.model = model
+                model.users += loading.waiters  # at once, or the next load could take it from them
+                return model
+        finally:
+            del self._loading[model_id]
+
+    async def _load(self, model_id: str, loading: _Loading) -> LoadedModel:
         stored = self.context.store.find(model_id, SUFFIX)
         if stored is None:
             raise ModelLoadError(f"The file of {model_id} is not in the store: `exo pull {model_id}` brings it.")
         check_gguf(stored)
         while len(self._loaded) >= self._max_models:
             await self._evict()
+        loading.begun = True
         logger.info("loading %s from %s", model_id, stored.path)
         model = LoadedModel(self._card(stored), stored.path, self._settings, self.context.env)
         await model.start()

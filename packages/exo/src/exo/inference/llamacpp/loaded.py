@@ -17,10 +17,12 @@ import msgspec
 from exo.inference.llamacpp.client import LlamaClient
 from exo.inference.llamacpp.worker import WorkerConfig
 from exo.inference.supervisor import WorkerProcess
-from exo.types import ChatRequest, CompletionRequest, Delta, ModelCard, WorkerDied
+from exo.types import ChatRequest, CompletionRequest, ContextOverflow, Delta, ModelCard, ModelLoadError, WorkerDied
 
 _START_TIMEOUT = 600.0
 _RESTART_TIMEOUT = 120.0
+_LONGEST_TOKEN = 256
+"""Characters. The longest tokens of the usual vocabularies are runs of 128 blanks."""
 _LONGEST_SOCKET_FOLDER = 80
 """A socket's path has to fit into 104 bytes (macOS; 108 on Linux)."""
 
@@ -42,6 +44,10 @@ class LoadedModel:
         self.users = 0
         self.retiring = False
         self._idle = asyncio.Condition()
+        try:
+            str(path.resolve()).encode()
+        except UnicodeEncodeError:
+            raise ModelLoadError(f"{str(path)!r} cannot be loaded: rename it, its path is not UTF-8.") from None
         self._folder = Path(_private_folder())
         self._socket = self._folder / "llama.sock"
         context = min(settings.context, card.context_length or settings.context)
@@ -65,6 +71,11 @@ class LoadedModel:
     @property
     def ready(self) -> bool:
         return self._worker.is_ready
+
+    @property
+    def problem(self) -> str:
+        """Why the worker cannot be started again; empty while it can."""
+        return self._worker.problem
 
     @property
     def worker_pid(self) -> int | None:
@@ -94,11 +105,13 @@ class LoadedModel:
             self._idle.notify_all()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))
         async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request))) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        self._check_length(1, len(request.prompt))
         async with contextlib.aclosing(self._deltas(lambda: self._client.complete(request))) as deltas:
             async for delta in deltas:
                 yield delta
@@ -108,8 +121,20 @@ class LoadedModel:
             return await self._client.tokenize(text, special=False)
 
     async def count(self, request: ChatRequest) -> int:
+        self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))
         async with self._worker_died():
             return len(await self._client.tokenize(await self._client.render(request), special=True))
+
+    def _check_length(self, messages: int, characters: int) -> None:
+        """Refuse what cannot fit by any count: llama.cpp renders and tokenizes at length, and cannot be stopped in it.
+
+        A message is at least one token, and no token is longer than _LONGEST_TOKEN characters.
+        """
+        tokens = max(messages, characters // _LONGEST_TOKEN)
+        if tokens > self._config["context"]:
+            raise ContextOverflow(
+                prompt_tokens=tokens, context_tokens=self._config["context"], hint="EXO_LLAMACPP_CONTEXT", at_least=True
+            )
 
     async def _deltas(self, run: Callable[[], AsyncGenerator[Delta, None]]) -> AsyncGenerator[Delta, None]:
         """A run on the worker. One that never reached it is begun anew: a dead worker costs only what it held."""
@@ -123,6 +148,7 @@ class LoadedModel:
                     reached = True
                 except httpx2.ConnectError:
                     if not await self._worker.has_exited():
+                        self._worker.kill()  # alive, but out of reach: its socket is gone
                         raise
         self._worker.succeeded()
 
@@ -138,6 +164,7 @@ class LoadedModel:
             raise WorkerDied(f"{self._worker.label} {reason} during this request. Send it again.") from error
 
     def _command(self) -> tuple[Sequence[str], bytes]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # those who tidy /tmp may have removed it
         self._socket.unlink(missing_ok=True)
         return (sys.executable, "-m", "exo.inference.llamacpp.worker"), msgspec.json.encode(self._config)
 
