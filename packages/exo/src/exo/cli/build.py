@@ -40,5 +40,5 @@ def build_service(
     metrics.engine_info.labels(engine.name, __version__).set(1)
     try:
         return InferenceService(engine, metrics, **options)
-    except Exception as error:
+    except Exception as error:  # an engine is a plugin and may raise anything
         raise PluginError(f"The engine {engine.name} does not tell its slots: {error!r}.") from error

@@ -81,7 +81,7 @@ class InferenceService:
             cards = await self.engine.models()
         except ExoError:
             raise
-        except Exception as error:
+        except Exception as error:  # an engine is a plugin and may raise anything
             logger.exception("the engine %s cannot tell its models", self.engine.name)
             raise EngineError(f"The engine {self.engine.name} cannot tell its models: {error!r}.") from error
         return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
@@ -185,7 +185,7 @@ class InferenceService:
             except ExoError as error:
                 self._block(error.message)
                 await asyncio.sleep(_PRELOAD_RETRY)
-            except Exception as error:
+            except Exception as error:  # as above
                 logger.exception("the engine %s failed unexpectedly while loading", self.engine.name)
                 self._block(f"the engine {self.engine.name} failed unexpectedly: {error!r}")
                 await asyncio.sleep(_PRELOAD_RETRY)
@@ -227,7 +227,7 @@ class InferenceService:
                     yield delta
         except ExoError:
             raise
-        except Exception as error:
+        except Exception as error:  # as above
             logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
         finally:
