@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from exo.api.errors import headers_of, openai_error, status_of
 from exo.api.settings import HttpSettings
+from exo.inference.cancellation import take_back_cancellation
 from exo.types import BodyTimeout, BodyTooLarge, ExoError, Usage
 
 JSON_TYPE = b"application/json"
@@ -94,9 +95,7 @@ async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
         yield
     except asyncio.CancelledError:
         if gone:
-            uncancel = getattr(owner, "uncancel", None)  # Python 3.11 and later count cancellations
-            if uncancel is not None:
-                uncancel()
+            take_back_cancellation()
             raise ClientGone from None
         raise
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
+from exo.inference.cancellation import take_back_cancellation
 from exo.types import DeadlineExceeded, Delta, ExoError, Timings, Usage
 
 
@@ -97,8 +98,7 @@ class Answer:
         if not self._cancelling or self._aborted is None:
             return
         self._cancelling = False
-        uncancel = getattr(asyncio.current_task(), "uncancel", None)  # Python 3.11 and later count cancellations
-        if uncancel is None or uncancel() == 0:  # else somebody else has cancelled the task too
+        if take_back_cancellation():
             raise self._aborted from None
 
     def _note(self, delta: Delta) -> None:

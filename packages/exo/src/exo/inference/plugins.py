@@ -32,7 +32,6 @@ BUILTIN_ENGINES: Mapping[str, str] = {
 _ANYTHING = (Exception, SystemExit)
 """A plugin may raise anything, even exit, and must not stop the node; every such catch reports what it caught."""
 
-Detector = Callable[[], "str | bool | None"]
 logger = logging.getLogger(__name__)
 
 

@@ -109,11 +109,12 @@ class WorkerProcess:
         self._keeper = asyncio.create_task(self._keep_running(process), name=f"keep {self.label}")
 
     async def ready(self, timeout: float) -> None:
-        """Return once the worker can work: at once, or after a restart. Raises WorkerDied after `timeout` seconds."""
+        """Return once the worker can work: at once, or after a restart.
+
+        Raises ModelLoadError if the last restart failed, WorkerDied after `timeout` seconds.
+        """
         if self.is_ready:
             return
-        if self._cannot_start:
-            raise ModelLoadError(f"{self.label} cannot be started again: {self._cannot_start}")
         with _raises_worker_died(f"{self.label} {self._last_exit}, and did not come back within {timeout:g} seconds."):
             await asyncio.wait_for(self._wait_until_settled(), timeout)
         if self._cannot_start:

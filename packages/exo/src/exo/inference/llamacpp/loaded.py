@@ -105,7 +105,7 @@ class LoadedModel:
             self._idle.notify_all()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))
+        self._check_chat_length(request)
         async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request))) as deltas:
             async for delta in deltas:
                 yield delta
@@ -121,9 +121,12 @@ class LoadedModel:
             return await self._client.tokenize(text, special=False)
 
     async def count(self, request: ChatRequest) -> int:
-        self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))
+        self._check_chat_length(request)
         async with self._worker_died():
             return len(await self._client.tokenize(await self._client.render(request), special=True))
+
+    def _check_chat_length(self, request: ChatRequest) -> None:
+        self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))
 
     def _check_length(self, messages: int, characters: int) -> None:
         """Refuse what cannot fit by any count: llama.cpp renders and tokenizes at length, and cannot be stopped in it.
