@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 import exo.api.errors
@@ -15,6 +16,8 @@ from exo.cli.main import make_parser
 from exo.cli.settings import RUN_SETTINGS, SERVE_SETTINGS
 from exo.inference import NodeMetrics
 from exo.types import ExoError, OperatorError
+from exo_rkllm.metrics import NpuMetrics
+from exo_rkllm.settings import NPU_SETTINGS
 from support import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -52,13 +55,34 @@ def test_every_variable_in_the_source_is_documented_and_no_other() -> None:
     assert found == set(re.findall(r"\bEXO_[A-Z0-9_]+\b", read("docs/SETTINGS.md")))
 
 
-def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+def test_every_setting_of_the_npu_is_documented_as_it_is() -> None:
+    section = re.search(r"^## The engine rkllm\n(.*?)^## ", read("docs/SETTINGS.md"), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", section[1], re.MULTILINE)
+    assert rows == [
+        (setting.env, f"`{setting.default}`" if setting.default else "", setting.help) for setting in NPU_SETTINGS
+    ]
+
+
+def test_no_variable_is_read_past_the_settings_of_the_npu() -> None:
+    found = {
+        match
+        for file in SOURCE.glob("exo-rkllm/src/**/*.py")
+        for match in re.findall(r"env(?:iron)?(?:\.get\(|\[)\"(\w+)\"", file.read_text(encoding="utf-8"))
+    }
+    assert found <= {setting.env for setting in NPU_SETTINGS} | {"HOME"}
+
+
+@pytest.mark.parametrize(("prefix", "kind"), [("exo", NodeMetrics), ("rkllm", NpuMetrics)])
+def test_every_metric_is_documented_with_its_labels_and_no_other(
+    prefix: str, kind: type[NodeMetrics | NpuMetrics]
+) -> None:
     table = {}
-    for row in re.findall(r"^\| `(exo_\w+)` \| (\w+) \| (.*?) \|", read("docs/METRICS.md"), re.MULTILINE):
-        name, kind, labels = row
-        table[name] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
+    for row in re.findall(rf"^\| `({prefix}_\w+)` \| (\w+) \| (.*?) \|", read("docs/METRICS.md"), re.MULTILINE):
+        name, shape, labels = row
+        table[name] = (shape, tuple(re.findall(r"`(\w+)`", labels)))
     registry = CollectorRegistry()
-    metrics = NodeMetrics(registry)
+    metrics = kind(registry)
     real = {}
     for collector in vars(metrics).values():
         if collector is registry:

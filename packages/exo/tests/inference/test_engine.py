@@ -91,6 +91,7 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "load",
         "loaded",
         "models",
+        "prepare",
         "slots",
         "source_of",
         "tokenize",
@@ -102,5 +103,6 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "complete",
         "embed",
         "health",
+        "prepare",
         "source_of",
     }

@@ -220,3 +220,48 @@ async def test_after_any_mix_of_runs_and_cancellations_every_slot_is_free(slots:
     assert scheduler.running == slots
     for lease in leases:
         lease.release()
+
+
+async def test_what_can_be_done_meanwhile_is_done_only_by_those_who_wait() -> None:
+    scheduler = Scheduler(slots=1, limit=1)
+    done: list[str] = []
+
+    async def prepare() -> None:
+        done.append("prepared")
+
+    first = await scheduler.acquire(meanwhile=prepare)
+    assert done == []
+    second = asyncio.create_task(scheduler.acquire(meanwhile=prepare))
+    await asyncio.sleep(0)
+    assert done == ["prepared"]
+    first.release()
+    (await second).release()
+
+
+async def test_a_refusal_meanwhile_leaves_the_queue_to_the_others() -> None:
+    scheduler = Scheduler(slots=1, limit=2)
+    refused = asyncio.Event()
+
+    async def refuse() -> None:
+        await refused.wait()
+        raise ShuttingDown("no")
+
+    first = await scheduler.acquire()
+    second = asyncio.create_task(scheduler.acquire(meanwhile=refuse))
+    third = (await waiting_tasks_after(scheduler, second))[0]
+    first.release()  # the slot now belongs to the second one, which is still being prepared
+    assert scheduler.running == 1
+    refused.set()
+    assert isinstance(await ended(second), ShuttingDown)
+    (await third).release()
+    assert (scheduler.running, scheduler.waiting) == (0, 0)
+
+
+async def waiting_tasks_after(scheduler: Scheduler, first: asyncio.Task[Lease]) -> list[asyncio.Task[Lease]]:
+    """One more task in the queue, behind `first`."""
+    await asyncio.sleep(0)
+    assert not first.done()
+    assert scheduler.waiting == 1
+    task = asyncio.create_task(scheduler.acquire())
+    await asyncio.sleep(0)
+    return [task]

@@ -23,6 +23,7 @@ from exo.types import (
     OperatorError,
     QueueFull,
     RequestError,
+    RunTimedOut,
     ShuttingDown,
     WorkerDied,
 )
@@ -45,6 +46,7 @@ STATUS: Mapping[type[ExoError], int] = {
     EngineUnavailable: 503,
     ModelLoadError: 503,
     WorkerDied: 502,
+    RunTimedOut: 504,
     OperatorError: 500,
     ExoError: 500,
 }

@@ -14,9 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 from exo.api.errors import headers_of, openai_error, status_of
 from exo.api.settings import HttpSettings
 from exo.inference.cancellation import take_back_cancellation
-from exo.types import BodyTimeout, BodyTooLarge, ExoError, Usage
+from exo.types import BodyTimeout, BodyTooLarge, ExoError, Sampling, Usage
 
 JSON_TYPE = b"application/json"
+SAMPLING_HEADER = b"x-exo-sampling"
+"""Names the values in force where the runtime does not let a request choose them."""
 
 
 class ClientGone(Exception):
@@ -100,6 +102,12 @@ async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
         raise
     finally:
         watcher.cancel()
+
+
+def sampling_text(sampling: Sampling) -> bytes:
+    """For SAMPLING_HEADER: `temperature=0.8, top_k=40`; `default` stands for what the runtime itself chooses."""
+    values = msgspec.structs.asdict(sampling).items()
+    return ", ".join(f"{name}={value:g}" for name, value in values if value is not None).encode() or b"default"
 
 
 def start_message(status: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> Message:

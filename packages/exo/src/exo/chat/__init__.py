@@ -1,6 +1,8 @@
-"""Streaming state machines over generated text: text in, events out, no I/O."""
+"""Pure functions and streaming state machines over text: template in, events out, no I/O."""
 
+from exo.chat.reasoning import ReasoningSplitter
 from exo.chat.stops import StopStrings
+from exo.chat.template import ChatTemplate
 from exo.chat.utf8 import Utf8Joiner
 
-__all__ = ["StopStrings", "Utf8Joiner"]
+__all__ = ["ChatTemplate", "ReasoningSplitter", "StopStrings", "Utf8Joiner"]

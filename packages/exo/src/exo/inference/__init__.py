@@ -4,7 +4,9 @@ from exo.inference.answer import Answer
 from exo.inference.engine import Availability, Capability, EngineContext, EngineHealth, InferenceEngine
 from exo.inference.metrics import NodeMetrics
 from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discover
+from exo.inference.pool import ModelPool, PooledModel
 from exo.inference.service import InferenceService, Readiness
+from exo.inference.supervisor import describe_exit, restart_delay
 
 __all__ = [
     "Answer",
@@ -16,9 +18,13 @@ __all__ = [
     "EngineListing",
     "InferenceEngine",
     "InferenceService",
+    "ModelPool",
     "NodeMetrics",
     "Plugins",
+    "PooledModel",
     "Readiness",
     "choose",
+    "describe_exit",
     "discover",
+    "restart_delay",
 ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from exo.inference.cancellation import take_back_cancellation
-from exo.types import DeadlineExceeded, Delta, ExoError, Timings, Usage
+from exo.types import DeadlineExceeded, Delta, ExoError, Sampling, Timings, Usage
 
 
 class Answer:
@@ -21,6 +21,7 @@ class Answer:
         self.first_token: float | None = None
         self.usage = Usage()
         self.timings = Timings()
+        self.sampling: Sampling | None = None
         self.pieces = 0
         self.finished = False
         self._deltas = deltas
@@ -106,6 +107,8 @@ class Answer:
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = time.monotonic()
+        if delta.sampling is not None:
+            self.sampling = delta.sampling
         if delta.usage is not None:
             self.usage = delta.usage
         if delta.timings is not None:

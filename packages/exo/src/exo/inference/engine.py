@@ -95,6 +95,12 @@ class InferenceEngine(ABC):
     def loaded(self) -> Sequence[str]:
         """The ids of the models that are loaded now."""
 
+    async def prepare(self, request: ChatRequest) -> None:  # noqa: B027 - nothing has to be prepared
+        """Do what can be done for `chat` without a slot, while the request waits for one; the same object comes again.
+
+        Raises what `chat` would raise. It is not called for a request that finds a free slot.
+        """
+
     @abstractmethod
     def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Answer a conversation; load the model first, if it is not loaded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from exo.inference.queue import AdmissionQueue, Ticket
 from exo.types import ExoError, ShuttingDown
@@ -60,17 +60,20 @@ class Scheduler:
     def waiting(self) -> int:
         return self._queue.waiting
 
-    async def acquire(self, *, priority: int = 0, conversation: str = "") -> Lease:
+    async def acquire(
+        self, *, priority: int = 0, conversation: str = "", meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> Lease:
         """Wait for a slot. Raises QueueFull at once, ShuttingDown when the node ends.
 
-        Cancelling the awaiting task takes the request out of the queue.
+        `meanwhile` is called if there is something to wait for; what it raises takes the request out of the queue, as
+        cancelling the awaiting task does.
         """
         if self._closed:
             raise _shutting_down()
         arrived = self._clock()
         ticket = Ticket(next(self._ids), priority, conversation)
         if not self._queue.submit(ticket, mean_run=self._mean_run):
-            await self._wait_for_turn(ticket)
+            await self._wait_for_turn(ticket, meanwhile)
         now = self._clock()
         return Lease(ticket, now - arrived, self._on_release, now)
 
@@ -80,11 +83,13 @@ class Scheduler:
         for ticket in self._queue.drain():
             self._fail(ticket.id, _shutting_down())
 
-    async def _wait_for_turn(self, ticket: Ticket) -> None:
+    async def _wait_for_turn(self, ticket: Ticket, meanwhile: Callable[[], Awaitable[None]] | None) -> None:
         turn = self._waiters[ticket.id] = asyncio.get_running_loop().create_future()
         try:
+            if meanwhile is not None:
+                await meanwhile()
             await turn
-        except asyncio.CancelledError:
+        except BaseException:
             if not self._queue.cancel(ticket.id):
                 self._start(self._queue.release(ticket.id))
             raise

@@ -216,7 +216,11 @@ class InferenceService:
         self._blocked = reason
 
     async def _run(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        lease = await self._scheduler.acquire(priority=request.priority, conversation=conversation_key(request))
+        lease = await self._scheduler.acquire(
+            priority=request.priority,
+            conversation=conversation_key(request),
+            meanwhile=functools.partial(self._prepare, request),
+        )
         try:
             self.metrics.queue_wait.observe(lease.waited)
             async with (
@@ -232,6 +236,16 @@ class InferenceService:
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
         finally:
             lease.release()
+
+    async def _prepare(self, request: ChatRequest) -> None:
+        """For a request that waits: a refusal comes before its slot does."""
+        try:
+            await self.engine.prepare(request)
+        except ExoError:
+            raise
+        except Exception as error:  # as above
+            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
+            raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
 
     def _on_end(self, model: str, answer: Answer) -> None:
         self._answers.discard(answer)

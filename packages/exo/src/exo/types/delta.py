@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from exo.types.request import Sampling
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
@@ -40,7 +42,11 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of an answer. Any field may be empty; `finish_reason`, `usage` and `timings` come with the last one."""
+    """A piece of an answer. Any field may be empty; `finish_reason`, `usage` and `timings` come with the last one.
+
+    `sampling` comes with the first one, where the runtime does not let a request choose: the values that it uses.
+    An empty first delta only tells that the run has begun.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -48,6 +54,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    sampling: Sampling | None = None
 
 
 class Embeddings(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,8 +20,11 @@ ExoError
 ├── EngineError                     the engine's side failed
 │   ├── EngineUnavailable           cannot run on this machine
 │   ├── ModelLoadError              the model could not be loaded
+│   │   └── InsufficientMemory      there is no room for it
 │   ├── WorkerDied                  the worker process ended during the request
 │   └── RunFailed                   the runtime reported an error
+│       ├── RunTimedOut             the runtime gave no sign of life for too long
+│       └── EndlessPadding          the model produced nothing but padding
 └── OperatorError                   settings, store or plugins are wrong; the command line exits with 2
     ├── ConfigurationError          a flag, a variable or a file
     ├── StoreError                  the model store on disk
@@ -198,6 +201,17 @@ class ModelLoadError(EngineError):
     code = "model_load_failed"
 
 
+class InsufficientMemory(ModelLoadError):
+    """The model needs more memory than can be made free. All in bytes."""
+
+    code = "insufficient_memory"
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+
 class WorkerDied(EngineError):
     """The worker process ended while it held the request."""
 
@@ -208,6 +222,18 @@ class RunFailed(EngineError):
     """The runtime reported an error during the run."""
 
     code = "engine_run_failed"
+
+
+class RunTimedOut(RunFailed):
+    """The runtime gave no sign of life for longer than it may; its process was ended."""
+
+    code = "engine_run_timed_out"
+
+
+class EndlessPadding(RunFailed):
+    """The model produced padding tokens only, more of them in a row than it may."""
+
+    code = "engine_endless_padding"
 
 
 class OperatorError(ExoError):

@@ -239,7 +239,7 @@ async def test_a_request_cancelled_while_it_waits_for_room_leaves_the_model_in_u
     await asyncio.gather(other, return_exceptions=True)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert not engine._loaded["a"].retiring
+    assert not engine._pool.models["a"].retiring
     assert await chat(engine, "a") == "a"
     assert fake.log == ["start a"]
     await busy.aclose()
@@ -283,7 +283,7 @@ async def test_a_worker_that_cannot_be_started_again_makes_the_engine_unready(
     engine = make()
     await engine.load("a")
     assert (await engine.health()).ready
-    setattr(engine._loaded["a"], "problem", "no file")  # noqa: B010 - a fake model, where it is no property
+    setattr(engine._pool.models["a"], "problem", "no file")  # noqa: B010 - a fake model, where it is no property
     health = await engine.health()
     assert (health.ready, health.detail) == (False, "the worker of a cannot be started: no file")
 

@@ -10,7 +10,15 @@ from starlette.types import Receive, Scope, Send
 
 from exo.api.answering import send_stream, send_whole
 from exo.api.endpoint import Endpoint
-from exo.api.exchange import Exchange, cancelled_when_gone, exchange_of, read_body, send_json
+from exo.api.exchange import (
+    SAMPLING_HEADER,
+    Exchange,
+    cancelled_when_gone,
+    exchange_of,
+    read_body,
+    sampling_text,
+    send_json,
+)
 from exo.api.openai.answer import ChunkWriter, Collector
 from exo.api.openai.request import chat_request, decode
 from exo.api.openai.schema import ChatCompletionRequest, ModelList, ModelOut
@@ -59,6 +67,8 @@ class OpenAI:
         self._log_prompt(request)
         async with cancelled_when_gone(receive):
             answer = await self._service.chat(request)
+            if answer.sampling is not None:
+                exchange.extra_headers.append((SAMPLING_HEADER, sampling_text(answer.sampling)))
             try:
                 if wire.stream:
                     include_usage = wire.stream_options is not None and wire.stream_options.include_usage

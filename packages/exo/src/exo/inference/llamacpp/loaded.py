@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import sys
@@ -16,6 +15,7 @@ import msgspec
 
 from exo.inference.llamacpp.client import LlamaClient
 from exo.inference.llamacpp.worker import WorkerConfig
+from exo.inference.pool import PooledModel
 from exo.inference.supervisor import WorkerProcess
 from exo.types import ChatRequest, CompletionRequest, ContextOverflow, Delta, ModelCard, ModelLoadError, WorkerDied
 
@@ -37,13 +37,11 @@ class WorkerSettings:
     cache_mib: int
 
 
-class LoadedModel:
-    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users."""
+class LoadedModel(PooledModel):
+    """A model in the memory of a llama.cpp worker."""
 
     def __init__(self, card: ModelCard, path: Path, settings: WorkerSettings, env: Mapping[str, str]) -> None:
-        self.users = 0
-        self.retiring = False
-        self._idle = asyncio.Condition()
+        super().__init__()
         try:
             str(path.resolve()).encode()
         except UnicodeEncodeError:
@@ -93,16 +91,6 @@ class LoadedModel:
         await self._client.close()
         await self._worker.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def idle(self) -> None:
-        """Wait until nobody uses the model."""
-        async with self._idle:
-            await self._idle.wait_for(lambda: self.users == 0)
-
-    async def leave(self) -> None:
-        self.users -= 1
-        async with self._idle:
-            self._idle.notify_all()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self._check_chat_length(request)

@@ -1,0 +1,127 @@
+"""From the tokens of a run to the deltas of an answer: text, reasoning, padding, stop strings, counts. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from exo.chat import ReasoningSplitter, StopStrings, Utf8Joiner
+from exo.types import Delta, EndlessPadding, FinishReason, ThinkingMarkers
+
+_PAD = re.compile(rb"\[PAD[0-9]+\]")
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """What ids tell about tokens.
+
+    `silent` ids (end of sequence, special tokens) are never text. Ids from `vocabulary` on are internal to the runtime;
+    None where the vocabulary is not known. `markers` are the ids of the markers of reasoning: the runtime may hide the
+    text of such tokens.
+    """
+
+    silent: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+    vocabulary: int | None = None
+    markers: Mapping[int, str] = field(default_factory=dict)
+
+
+class AnswerFilter:
+    """Takes the tokens of one run, in order.
+
+    `pad_limit` is the number of internal tokens in a row that are taken for thinking; more raise EndlessPadding.
+    Stop strings are looked for in the answer, not in the reasoning. With `thinking` None all text is answer.
+    """
+
+    def __init__(
+        self,
+        rules: TokenRules,
+        *,
+        thinking: ThinkingMarkers | None = None,
+        inside: bool = False,
+        stops: Sequence[str] = (),
+        pad_limit: int,
+    ) -> None:
+        self.tokens = 0
+        self.reasoning_tokens = 0
+        self.ids: list[int] | None = []
+        """The answer's ids; None once a token came without its text, whose id is not to be trusted."""
+        self._rules = rules
+        self._splitter = None if thinking is None else ReasoningSplitter(thinking, inside=inside)
+        self._stops = StopStrings(stops)
+        self._utf8 = Utf8Joiner()
+        self._raw: list[str] = []
+        self._pads = 0
+        self._pad_limit = pad_limit
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string has come: the answer is complete."""
+        return self._stops.hit is not None
+
+    @property
+    def raw_text(self) -> str:
+        """All that was generated, markers and reasoning included, without padding."""
+        return "".join(self._raw)
+
+    def feed(self, token_id: int, text: bytes) -> Delta | None:
+        """Take a token; return what it adds. Raises EndlessPadding."""
+        rules = self._rules
+        if token_id in rules.ends:
+            return None
+        self.tokens += 1
+        if not text and token_id not in rules.markers:
+            self.ids = None
+            return None
+        if (rules.vocabulary is not None and token_id >= rules.vocabulary) or (
+            text.startswith(b"[PAD") and _PAD.fullmatch(text)
+        ):
+            return self._padding(text)
+        self._pads = 0
+        if self.ids is not None:
+            self.ids.append(token_id)
+        if token_id in rules.markers:
+            piece = rules.markers[token_id]
+        elif token_id in rules.silent:
+            return None
+        else:
+            piece = self._utf8.feed(text)
+        self._raw.append(piece)
+        if self._splitter is None:
+            return self._delta("", piece)
+        reasoning, answer = self._splitter.feed(piece)
+        if reasoning or self._splitter.inside:
+            self.reasoning_tokens += 1
+        return self._delta(reasoning, answer)
+
+    def flush(self) -> Delta | None:
+        """The run has ended: what was held back for a marker, a stop string or a character that never came."""
+        piece = self._utf8.flush()
+        reasoning, answer = ("", piece) if self._splitter is None else self._splitter.feed(piece)
+        if self._splitter is not None:
+            more_reasoning, more = self._splitter.flush()
+            reasoning, answer = reasoning + more_reasoning, answer + more
+        answer = self._stops.feed(answer) + ("" if self.stopped else self._stops.flush())
+        return Delta(text=answer, reasoning=reasoning) if answer or reasoning else None
+
+    def finish_reason(self, cap: int) -> FinishReason:
+        """Why the run ended, `cap` being the greatest number of tokens it was allowed."""
+        return "length" if self.tokens >= cap and not self.stopped else "stop"
+
+    def _padding(self, text: bytes) -> Delta | None:
+        self._pads += 1
+        self.reasoning_tokens += 1
+        self.ids = None
+        if self._pads > self._pad_limit:
+            raise EndlessPadding(
+                f"The model produced {self._pads} padding tokens in a row ({text.decode(errors='replace')}), more than "
+                f"the {self._pad_limit} that RKLLM_PAD_LIMIT allows, so the run was ended. Send the request again, or "
+                "shorten it."
+            )
+        return Delta(reasoning=text.decode(errors="replace"))
+
+    def _delta(self, reasoning: str, answer: str) -> Delta | None:
+        if answer:
+            answer = self._stops.feed(answer)
+        return Delta(text=answer, reasoning=reasoning) if answer or reasoning else None

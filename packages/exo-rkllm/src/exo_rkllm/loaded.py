@@ -1,0 +1,272 @@
+"""One loaded model: its worker, its texts, and the requests on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from array import array
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from exo.inference import PooledModel
+from exo.types import (
+    ContextOverflow,
+    Delta,
+    EndlessPadding,
+    Limits,
+    Sampling,
+    Timings,
+    UnsupportedParameter,
+    Usage,
+)
+from exo_rkllm.answer import AnswerFilter
+from exo_rkllm.metrics import NpuMetrics
+from exo_rkllm.npu_worker import NpuRun, NpuWorker
+from exo_rkllm.texts import ModelTexts, Prompt
+from rkllm_facts.abi import Features, layout
+
+_QUIET_START = 15.0
+"""Seconds without a token after which an empty delta tells that the run has begun, so that proxies see the answer
+begin; until then an error keeps its own status."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """`context` in tokens, `max_new_tokens` and `stop` where the request sets none, `pad_limit` see AnswerFilter."""
+
+    context: int
+    max_new_tokens: int
+    pad_limit: int
+    stop: tuple[str, ...] = ()
+
+
+class NpuLoadedModel(PooledModel):
+    """A model in the memory of a worker. `size` is what it takes, in bytes; `sampling` what the load has fixed."""
+
+    def __init__(
+        self,
+        model_id: str,
+        worker: NpuWorker,
+        texts: ModelTexts,
+        limits: ModelLimits,
+        metrics: NpuMetrics,
+        *,
+        sampling: Sampling,
+        size: int,
+    ) -> None:
+        super().__init__()
+        self.model_id = model_id
+        self.texts = texts
+        self.limits = limits
+        self.size = size
+        self.last_used = time.monotonic()
+        self._worker = worker
+        self._sampling = sampling
+        self._metrics = metrics
+        self._cache = array("i")  # what the KV cache holds, as far as is known here
+
+    @property
+    def problem(self) -> str:
+        """Why the worker cannot be started again; empty while it can."""
+        return self._worker.problem
+
+    @property
+    def worker_pid(self) -> int | None:
+        return self._worker.pid
+
+    async def close(self) -> None:
+        await self._worker.stop()
+
+    @property
+    def features(self) -> Features:
+        """What the runtime of the worker can do. The worker has to be loaded."""
+        loaded = self._worker.loaded
+        assert loaded is not None  # noqa: S101 - a model comes into the pool loaded
+        return Features(layout(loaded["layout"]), loaded["version"] if _is_known(loaded) else None)
+
+    def check_length(self, prompt: Prompt) -> None:
+        """Raises ContextOverflow: nothing that does not fit reaches the runtime. One place is needed for the answer."""
+        if prompt.tokens >= self.limits.context:
+            raise ContextOverflow(
+                prompt_tokens=prompt.tokens,
+                context_tokens=self.limits.context,
+                hint="NUM_CTX in its Modelfile",
+                at_least=not prompt.is_counted,
+            )
+
+    async def answer(self, prompt: Prompt, sampling: Sampling, limits: Limits) -> AsyncGenerator[Delta, None]:
+        """Run a prompt. Closing the generator aborts the run at once."""
+        self.check_length(prompt)
+        per_run, served = self._sampling_of(sampling)
+        cap = self._cap(prompt, limits)
+        self.last_used = time.monotonic()
+        run = await self._worker.begin(prompt.input, cap=cap, prompt_tokens=prompt.tokens, sampling=per_run)
+        cached = self._common_prefix(prompt)
+        self._cache = array("i")
+        filtered = AnswerFilter(
+            self.texts.rules,
+            thinking=None if prompt.is_raw else self.texts.thinking,
+            inside=prompt.inside_thinking,
+            stops=limits.stop or self.limits.stop,
+            pad_limit=self.limits.pad_limit,
+        )
+        clock = _Clock()
+        try:
+            if served is not None or not await run.sign(_QUIET_START):
+                yield Delta(sampling=served)
+            async with contextlib.aclosing(_deltas(run, filtered, clock)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except EndlessPadding:
+            self._metrics.pad_loops.labels(self.model_id).inc()
+            raise
+        finally:
+            run.leave()
+            self.last_used = time.monotonic()
+        self._remember(prompt, filtered, cap)
+        yield self._last(run, prompt, filtered, clock, cap=cap, cached=cached)
+
+    async def embed(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """The hidden state of the last position, scaled to length 1."""
+        self._cache = array("i")
+        vector = await self._worker.embed(ids)
+        length = math.sqrt(sum(value * value for value in vector)) or 1.0
+        return tuple(value / length for value in vector)
+
+    def _cap(self, prompt: Prompt, limits: Limits) -> int:
+        """The greatest number of tokens of an answer: what was asked for, and never more than the context has room for.
+
+        The runtime would shift its window and go on without the beginning of the conversation.
+        """
+        wanted = self.limits.max_new_tokens if limits.max_tokens is None else limits.max_tokens
+        return max(1, min(wanted, self.limits.context - prompt.tokens))
+
+    def _sampling_of(self, asked: Sampling) -> tuple[dict[str, float], Sampling | None]:
+        """What to hand to the runtime for this run; and what is in force, if that is not what was asked for."""
+        _refuse_unknown(asked)
+        given = {name: value for name, value in _fields(asked).items() if name in _RUNTIME_FIELDS}
+        if self.features.sampling_per_run:
+            return given, None
+        fixed = _fields(self._sampling)
+        differs = any(fixed.get(name) != value for name, value in given.items())
+        return {}, self._sampling if differs else None
+
+    def _common_prefix(self, prompt: Prompt) -> int:
+        """How many tokens of the prompt the cache holds, as far as is known here. The last one is always evaluated."""
+        if prompt.ids is None or not self.features.reuses_prefix:
+            return 0
+        return min(common_prefix(self._cache, prompt.ids), len(prompt.ids) - 1)
+
+    def _remember(self, prompt: Prompt, filtered: AnswerFilter, cap: int) -> None:
+        """Note what the cache holds by now: the last token is in it only if the one after it was evaluated too."""
+        if prompt.ids is None:
+            return
+        if filtered.ids is None:
+            self._cache = array("i", prompt.ids)
+            self.texts.remember(prompt, None, ())
+            return
+        ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
+        self._cache = array("i", prompt.ids) + array("i", filtered.ids if ended_itself else filtered.ids[:-1])
+        self.texts.remember(prompt, filtered.raw_text, filtered.ids)
+
+    def _last(
+        self, run: NpuRun, prompt: Prompt, filtered: AnswerFilter, clock: _Clock, *, cap: int, cached: int
+    ) -> Delta:
+        done = run.done
+        prefilled = None if done is None else done["prefilled"]
+        prompt_tokens = prompt.tokens if prompt.is_counted else (prefilled or 0)
+        if prefilled is not None and prompt.is_counted:
+            cached = max(0, prompt_tokens - prefilled)
+        if done is not None and done["cached"] is not None:
+            self._metrics.cached.set(done["cached"])
+        self._metrics.prefix_reused.labels(self.model_id).inc(cached)
+        self._metrics.inference.observe(clock.now())
+        rest = None if filtered.stopped else filtered.flush()
+        return Delta(
+            text=rest.text if rest else "",
+            reasoning=rest.reasoning if rest else "",
+            finish_reason=filtered.finish_reason(cap),
+            usage=Usage(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=filtered.tokens,
+                cached_tokens=cached,
+                reasoning_tokens=filtered.reasoning_tokens,
+            ),
+            timings=clock.timings(done),
+        )
+
+
+class _Clock:
+    """Times of a run as seen here, for runtimes that do not tell them."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() - self._started
+
+    def first_token(self) -> None:
+        self._first = self._first or time.monotonic()
+
+    def timings(self, done: Any) -> Timings:
+        first = self._first or time.monotonic()
+        prefill, decode = first - self._started, time.monotonic() - first
+        if done is not None and done["prefill_ms"] is not None:
+            prefill, decode = done["prefill_ms"] / 1000, done["decode_ms"] / 1000
+        return Timings(prefill=prefill, decode=decode)
+
+
+async def _deltas(run: NpuRun, filtered: AnswerFilter, clock: _Clock) -> AsyncGenerator[Delta, None]:
+    """What the tokens of a run make, up to a stop string."""
+    async for batch in run:
+        clock.first_token()
+        for token_id, text in batch:
+            delta = filtered.feed(token_id, text)
+            if delta is not None:
+                yield delta
+            if filtered.stopped:
+                return
+
+
+_RUNTIME_FIELDS = frozenset(
+    {"temperature", "top_p", "top_k", "repeat_penalty", "presence_penalty", "frequency_penalty"}
+)
+
+
+def _refuse_unknown(sampling: Sampling) -> None:
+    """What the runtime has no notion of, unless it would change nothing."""
+    if sampling.min_p:
+        raise UnsupportedParameter("The NPU's runtime has no min_p; leave it out.", param="min_p")
+    if sampling.seed is not None and sampling.temperature != 0:
+        raise UnsupportedParameter(
+            "The NPU's runtime takes no seed; leave it out, or set temperature to 0.", param="seed"
+        )
+
+
+def _fields(sampling: Sampling) -> dict[str, float]:
+    return {name: value for name, value in msgspec.structs.asdict(sampling).items() if value is not None}
+
+
+def _is_known(loaded: Mapping[str, Any]) -> bool:
+    """Whether the release is one whose layout is in use; with RKLLM_ABI it may be another."""
+    return loaded["version"] in layout(loaded["layout"]).releases
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many values two sequences have in common at their beginnings."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

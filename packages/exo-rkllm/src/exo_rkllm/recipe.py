@@ -1,0 +1,71 @@
+"""How a model is to be loaded: what its folder, its card and the settings say, put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+from exo.models import Modelfile, StoredModel, read_modelfile
+from exo.types import ModelCard, ModelLoadError, StoreError
+from exo_rkllm import memory
+from exo_rkllm.loaded import ModelLimits
+from exo_rkllm.models import DEFAULT_MAX_NEW_TOKENS, NpuCard, npu_card
+from exo_rkllm.runtime import SamplingOptions
+from exo_rkllm.settings import NpuSettings
+from exo_rkllm.texts import ModelTexts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`npu` is what is known of the model beyond its card, None for a model that nobody has described."""
+
+    stored: StoredModel
+    card: ModelCard
+    npu: NpuCard | None
+    modelfile: Modelfile
+    limits: ModelLimits
+
+    def texts(self) -> ModelTexts:
+        """Reads the tokenizer; takes up to a second. Raises ModelLoadError."""
+        return ModelTexts.load(self.stored.path.parent, self.card, self.npu, self.modelfile)
+
+    def memory_need(self) -> memory.MemoryNeed:
+        geometry = memory.read_geometry(self.stored.path.parent) or (self.npu.kv if self.npu else None)
+        return memory.needed(self.stored.size, geometry, self.limits.context)
+
+    def fixed_sampling(self) -> dict[str, float]:
+        """What the Modelfile says about sampling, in the names of the runtime."""
+        names = (field.name for field in dataclasses.fields(SamplingOptions))
+        values = {name: getattr(self.modelfile.parameters, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def recipe_for(stored: StoredModel, card: ModelCard, settings: NpuSettings) -> Recipe:
+    """Raises ModelLoadError for a Modelfile that makes no sense."""
+    modelfile = _modelfile(stored)
+    npu = npu_card(stored.id, modelfile.huggingface_path or "")
+    parameters = modelfile.parameters
+    context = parameters.num_ctx or card.context_length or settings.context
+    longest = parameters.num_predict or (npu.max_new_tokens if npu else DEFAULT_MAX_NEW_TOKENS)
+    limits = ModelLimits(
+        context=context,
+        max_new_tokens=longest if longest > 0 else context,
+        stop=parameters.stop,
+        pad_limit=settings.pad_limit,
+    )
+    return Recipe(stored, card, npu, modelfile, limits)
+
+
+def _modelfile(stored: StoredModel) -> Modelfile:
+    if stored.path.parent.name != stored.id:  # a file that lies in the store's root
+        return Modelfile()
+    try:
+        modelfile = read_modelfile(stored.path.parent)
+    except StoreError as error:
+        raise ModelLoadError(error.message) from error
+    for problem in modelfile.problems:
+        logger.warning("%s", problem)
+    return modelfile

@@ -1,0 +1,153 @@
+"""The text side of a loaded model: chats to prompts, with the model's own tokenizer or without one."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from exo.chat import ChatTemplate
+from exo.models import Modelfile
+from exo.types import InvalidRequest, Message, ModelCard, ThinkingMarkers, UnsupportedParameter
+from exo_rkllm.answer import TokenRules
+from exo_rkllm.families import family_of, least_tokens, render_without_tokenizer
+from exo_rkllm.models import NpuCard
+from exo_rkllm.prompt import EncodedPrompt, PromptEncoder
+from exo_rkllm.tokenizer import ModelTokenizer
+
+_NO_TOKENIZER = (
+    "its folder has no tokenizer.json: prompts go to the runtime as text, only the runtime counts their tokens, and "
+    "long ones are refused by a bound alone. Put tokenizer.json and tokenizer_config.json of {repository} into it."
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt for the runtime. Without a tokenizer `ids` is None, and `tokens` only the least number it can have."""
+
+    text: str
+    ids: array[int] | None
+    tokens: int
+    inside_thinking: bool = False
+    is_raw: bool = False
+    encoded: EncodedPrompt | None = None
+
+    @property
+    def input(self) -> Sequence[int] | str:
+        """What the runtime is given."""
+        return self.text if self.ids is None else self.ids
+
+    @property
+    def is_counted(self) -> bool:
+        return self.ids is not None
+
+
+class ModelTexts:
+    """Templates, tokens and markers of one model. The methods may be called from a thread."""
+
+    def __init__(
+        self,
+        tokenizer: ModelTokenizer | None,
+        template: ChatTemplate,
+        *,
+        thinking: ThinkingMarkers | None,
+        system: str | None = None,
+        vocabulary: int | None = None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self.thinking = thinking
+        self.warnings = tuple(warnings)
+        self._template = template
+        self._system = system
+        self._tokenizer = tokenizer
+        self._encoder = None if tokenizer is None else PromptEncoder(tokenizer, template, thinking)
+        self.rules = _rules(tokenizer, thinking, vocabulary)
+
+    @classmethod
+    def load(cls, folder: Path, card: ModelCard, npu: NpuCard | None, modelfile: Modelfile) -> ModelTexts:
+        """Read a model's folder. Takes up to a second. Raises ModelLoadError for damaged files."""
+        tokenizer = ModelTokenizer.load(folder)
+        own = None if tokenizer is None else tokenizer.template
+        family = family_of(card.family or (npu.family if npu else ""), card.id)
+        template = own or ChatTemplate(family.template, name=f"The chat template of the family {family.name}")
+        warnings = []
+        if tokenizer is None:
+            repository = modelfile.huggingface_path or (npu.tokenizer if npu else "") or "the original model"
+            warnings.append(_NO_TOKENIZER.format(repository=repository))
+        elif own is None:
+            warnings.append(f"its tokenizer files have no chat template; that of {family.name} is used.")
+        return cls(
+            tokenizer,
+            template,
+            thinking=card.thinking or (_thinking_of(own) if own else family.thinking),
+            system=modelfile.system,
+            vocabulary=npu.vocabulary if npu else None,
+            warnings=warnings,
+        )
+
+    @property
+    def counts(self) -> bool:
+        """Whether prompts are token ids, with exact counts."""
+        return self._encoder is not None
+
+    def encode(self, messages: Sequence[Message]) -> Prompt:
+        """A chat. Raises InvalidRequest if the model's template refuses it."""
+        if self._system and not any(message.role == "system" for message in messages):
+            messages = (Message(role="system", content=self._system), *messages)
+        if self._encoder is not None:
+            return _prompt(self._encoder.encode(messages))
+        text = _without_nul(render_without_tokenizer(self._template, messages))
+        return Prompt(text, None, least_tokens(text), inside_thinking=_ends_open(text, self.thinking))
+
+    def encode_raw(self, text: str) -> Prompt:
+        """A prompt as it is: strings of special tokens are those tokens."""
+        if self._encoder is None:
+            return Prompt(_without_nul(text), None, least_tokens(text), is_raw=True)
+        return replace(_prompt(self._encoder.encode_text(text)), is_raw=True)
+
+    def encode_plain(self, text: str) -> Prompt:
+        """A text in which nothing is special. Raises UnsupportedParameter where there is no tokenizer."""
+        if self._tokenizer is None:
+            raise UnsupportedParameter(f"Tokens cannot be counted here: {self.warnings[0]}")
+        ids = array("i", self._tokenizer.encode_plain(text))
+        return Prompt(text, ids, len(ids))
+
+    def remember(self, prompt: Prompt, answer: str | None, ids: Sequence[int]) -> None:
+        """A run has brought this answer: sent again, its text becomes the same ids. None: they are not known."""
+        if self._encoder is not None and prompt.encoded is not None and answer is not None:
+            self._encoder.remember(prompt.encoded, answer, ids)
+
+
+def _without_nul(text: str) -> str:
+    """The runtime takes a text up to its first NUL. Raises InvalidRequest."""
+    if "\0" in text:
+        raise InvalidRequest("This model takes no NUL characters. Remove them.", param="messages")
+    return text
+
+
+def _prompt(encoded: EncodedPrompt) -> Prompt:
+    ids = array("i", encoded.ids)
+    return Prompt(encoded.text, ids, len(ids), inside_thinking=encoded.inside_thinking, encoded=encoded)
+
+
+def _rules(tokenizer: ModelTokenizer | None, thinking: ThinkingMarkers | None, vocabulary: int | None) -> TokenRules:
+    if tokenizer is None:
+        return TokenRules(vocabulary=vocabulary)
+    markers = (thinking.open, thinking.close) if thinking else ()
+    return TokenRules(
+        silent=tokenizer.special_ids | tokenizer.eos_ids,
+        ends=tokenizer.eos_ids,
+        vocabulary=tokenizer.vocabulary_size,
+        markers={tokenizer.added.ids[text]: text for text in markers if text in tokenizer.added.ids},
+    )
+
+
+def _thinking_of(template: ChatTemplate) -> ThinkingMarkers | None:
+    """The usual markers, if the template knows them."""
+    usual = ThinkingMarkers()
+    return usual if usual.close in template.source else None
+
+
+def _ends_open(text: str, thinking: ThinkingMarkers | None) -> bool:
+    return thinking is not None and text.rstrip().endswith(thinking.open)

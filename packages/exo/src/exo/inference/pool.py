@@ -1,0 +1,170 @@
+"""Models in memory: loaded on demand, shared by the requests on them, unloaded to make room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from exo.types import ModelLoadError
+
+logger = logging.getLogger(__name__)
+
+
+class PooledModel(ABC):
+    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.retiring = False
+        self._idle = asyncio.Condition()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Free what the model holds."""
+
+    async def idle(self) -> None:
+        """Wait until nobody uses the model."""
+        async with self._idle:
+            await self._idle.wait_for(lambda: self.users == 0)
+
+    async def leave(self) -> None:
+        self.users -= 1
+        async with self._idle:
+            self._idle.notify_all()
+
+
+M = TypeVar("M", bound=PooledModel)
+
+
+@dataclass
+class _Loading(Generic[M]):
+    """A load under way: its task, how many requests wait for it, and whether it has found room and begun."""
+
+    task: asyncio.Task[M] = field(init=False)
+    waiters: int = 0
+    begun: bool = False
+    model: M | None = None
+
+
+class ModelPool(Generic[M]):
+    """The loaded models of one engine, by id. One owner: the event loop.
+
+    `load(model_id, begin)` makes room with `retire` as it sees fit, then calls `begin`, then loads; it runs alone: no
+    other load and no unload runs meanwhile. Blocks: `use`, while a model is loaded. Can race: a load that nobody waits
+    for any more, which is given up while it still waits for room, and goes on once it has begun.
+    """
+
+    def __init__(self, load: Callable[[str, Callable[[], None]], Awaitable[M]]) -> None:
+        self._load = load
+        self._loaded: dict[str, M] = {}  # in the order of last use
+        self._loading: dict[str, _Loading[M]] = {}
+        self._closed = False
+        self._switching = asyncio.Lock()  # waiters are served in order, so no model is kept waiting for ever
+
+    @property
+    def models(self) -> dict[str, M]:
+        """What is loaded, used least recently first. A copy."""
+        return dict(self._loaded)
+
+    @contextlib.asynccontextmanager
+    async def use(self, model_id: str) -> AsyncIterator[M]:
+        """The loaded model, kept in memory for as long as the block lasts."""
+        model = self._loaded.get(model_id)
+        if model is None or model.retiring:
+            model = await self._join_load(model_id)
+        else:
+            model.users += 1
+        self._loaded[model_id] = self._loaded.pop(model_id)
+        try:
+            yield model
+        finally:
+            await model.leave()
+
+    async def unload(self, model_id: str) -> None:
+        """Let the model finish what it has, then unload it; one that is not loaded is left alone."""
+        async with self._switching:
+            if model_id in self._loaded:
+                await self.retire(model_id)
+
+    async def unload_if_idle(self, model_id: str) -> None:
+        """Unload the model unless somebody uses it by now."""
+        async with self._switching:
+            model = self._loaded.get(model_id)
+            if model is not None and model.users == 0:
+                await self.retire(model_id)
+
+    def next_to_go(self) -> str:
+        """The model that was used least recently, an idle one if there is one."""
+        return min(self._loaded, key=lambda name: self._loaded[name].users > 0)
+
+    async def retire(self, model_id: str) -> None:
+        """For `load` only: let the model finish what it has, hold new requests back meanwhile, and unload it."""
+        logger.info("unloading %s", model_id)
+        model = self._loaded[model_id]
+        model.retiring = True
+        try:
+            await model.idle()
+        finally:
+            model.retiring = False
+        if self._loaded.pop(model_id, None) is not None:  # else the pool was closed, and the model with it
+            await model.close()
+
+    async def close(self) -> None:
+        """Unload everything at once; nothing can be used afterwards."""
+        self._closed = True
+        loading = [entry.task for entry in self._loading.values()]
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+        models, self._loaded = list(self._loaded.values()), {}
+        await asyncio.gather(*(model.close() for model in models))
+
+    async def _join_load(self, model_id: str) -> M:
+        """Wait for a load; the model comes with this request among its users.
+
+        The load has a task of its own, which goes on for the others when the request that began it is gone. Only one
+        that nobody waits for any more, and that still waits for room, is given up.
+        """
+        loading = self._loading.get(model_id)
+        if loading is None:
+            loading = self._loading[model_id] = _Loading()
+            loading.task = asyncio.create_task(self._load_in_turn(model_id, loading), name=f"load {model_id}")
+            loading.task.add_done_callback(
+                lambda task: task.cancelled() or task.exception()
+            )  # nobody may be left to ask
+        loading.waiters += 1
+        try:
+            return await asyncio.shield(loading.task)
+        except BaseException:
+            loading.waiters -= 1
+            if loading.model is not None:
+                await loading.model.leave()
+            elif loading.waiters == 0 and not loading.begun:
+                loading.task.cancel()
+            raise
+
+    async def _load_in_turn(self, model_id: str, loading: _Loading[M]) -> M:
+        def begin() -> None:
+            loading.begun = True
+
+        try:
+            async with self._switching:
+                model = self._loaded.get(model_id)
+                if model is None:
+                    model = await self._load(model_id, begin)
+                    await self._refuse_if_closed(model_id, model)
+                self._loaded[model_id] = loading.model = model
+                model.users += loading.waiters  # at once, or the next load could take it from them
+                return model
+        finally:
+            del self._loading[model_id]
+
+    async def _refuse_if_closed(self, model_id: str, model: M) -> None:
+        if self._closed:
+            await model.close()
+            raise ModelLoadError(f"The engine was closed while {model_id} was loading.")

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from exo.models import Modelfile, ModelParameters, parse_modelfile, read_modelfile
+from exo.types import Message, Sampling, StoreError
+
+OLDER_SERVER = """\
+FROM="Qwen2.5-1.5B-Instruct-w8a8.rkllm"
+
+HUGGINGFACE_PATH="Qwen/Qwen2.5-1.5B-Instruct"
+
+SYSTEM="You are a helpful assistant."
+
+TEMPERATURE=0.8
+NUM_CTX=8192
+MAX_NEW_TOKENS=1024
+TOP_K=7
+TOP_P=0.5
+REPEAT_PENALTY=1.1
+FREQUENCY_PENALTY=0.0
+PRESENCE_PENALTY=-0.5
+MIROSTAT=0
+MIROSTAT_TAU=3
+MIROSTAT_ETA=0.1
+ENABLE_THINKING=False
+TOKENIZER="Qwen/Qwen2.5-1.5B-Instruct"
+"""
+
+OLLAMA = '''\
+# a comment
+FROM ./model.gguf
+PARAMETER temperature 0.7
+PARAMETER num_ctx 4096
+PARAMETER num_predict -1
+PARAMETER stop <|im_end|>
+PARAMETER stop "User: "
+  parameter	top_k   40
+PARAMETER stop ""
+TEMPLATE """{{ if .System }}<|im_start|>system
+{{ .System }}<|im_end|>
+{{ end }}# no comment"""
+SYSTEM """
+You are a pirate.
+NUM_CTX=1
+"""
+MESSAGE user "Who are you?"
+MESSAGE assistant A pirate.
+ADAPTER ./lora.gguf
+LICENSE """
+Apache-2.0
+"""
+'''
+
+
+def test_the_way_of_older_servers() -> None:
+    assert parse_modelfile(OLDER_SERVER) == Modelfile(
+        from_="Qwen2.5-1.5B-Instruct-w8a8.rkllm",
+        system="You are a helpful assistant.",
+        huggingface_path="Qwen/Qwen2.5-1.5B-Instruct",
+        tokenizer="Qwen/Qwen2.5-1.5B-Instruct",
+        enable_thinking=False,
+        parameters=ModelParameters(
+            num_ctx=8192,
+            num_predict=1024,
+            temperature=0.8,
+            top_k=7,
+            top_p=0.5,
+            repeat_penalty=1.1,
+            frequency_penalty=0,
+            presence_penalty=-0.5,
+            mirostat=0,
+            mirostat_tau=3,
+            mirostat_eta=0.1,
+        ),
+    )
+
+
+def test_the_way_of_ollama() -> None:
+    assert parse_modelfile(OLLAMA) == Modelfile(
+        from_="./model.gguf",
+        system="\nYou are a pirate.\nNUM_CTX=1\n",
+        template="{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}# no comment",
+        adapter="./lora.gguf",
+        licence="\nApache-2.0\n",
+        parameters=ModelParameters(
+            num_ctx=4096, num_predict=-1, temperature=0.7, top_k=40, stop=("<|im_end|>", "User: ")
+        ),
+        messages=(Message(role="user", content="Who are you?"), Message(role="assistant", content="A pirate.")),
+    )
+
+
+def test_line_ends_of_other_systems_change_nothing() -> None:
+    for text in (OLDER_SERVER, OLLAMA):
+        assert parse_modelfile(text.replace("\n", "\r\n")) == parse_modelfile(text)
+
+
+def test_both_ways_in_one_file() -> None:
+    found = parse_modelfile(
+        "FROM model.rkllm\nHUGGINGFACE Qwen/Qwen2.5-1.5B-Instruct\nMAX_NEW_TOKENS 2048\nnum_ctx = 512"
+    )
+    assert (found.from_, found.huggingface_path) == ("model.rkllm", "Qwen/Qwen2.5-1.5B-Instruct")
+    assert (found.parameters.num_predict, found.parameters.num_ctx) == (2048, 512)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "system"),
+    [
+        ("SYSTEM=bare words # a comment", "bare words"),
+        ("SYSTEM=a#b", "a#b"),
+        ("SYSTEM= # a comment", ""),
+        ("SYSTEM=", ""),
+        ('export SYSTEM = "a # b" # a comment', "a # b"),
+        (r'SYSTEM="two\nlines, a \"word\" and a back\\slash, \d"', 'two\nlines, a "word" and a back\\slash, \\d'),
+        ('SYSTEM="You are "the" bot."', 'You are "the" bot.'),
+        ('SYSTEM="two  \nlines"  ', "two  \nlines"),
+        ("SYSTEM=   ", ""),
+        ("SYSTEM='It is \"so\" \\n'", 'It is "so" \\n'),
+        ("SYSTEM='You're a bot'", "You're a bot"),
+        ('SYSTEM="""two\nlines"""', "two\nlines"),
+        ("SYSTEM bare words # no comment", "bare words # no comment"),
+        ('SYSTEM "back\\nslash"', "back\\nslash"),
+        ('SYSTEM "two\nlines"', "two\nlines"),
+        ("SYSTEM a=b", "a=b"),
+        ("system Привет", "Привет"),
+        ("SYSTEM", ""),
+    ],
+)
+def test_texts_in_all_kinds_of_quotes(line: str, system: str) -> None:
+    found = parse_modelfile(f"{line}\nTOP_K=3\n")
+    assert (found.system, found.parameters.top_k, found.problems) == (system, 3, ())
+
+
+def test_the_later_of_two_counts() -> None:
+    found = parse_modelfile("TOP_K=1\nPARAMETER top_k 2\nSYSTEM one\nSYSTEM two\n")
+    assert (found.parameters.top_k, found.system) == (2, "two")
+
+
+def test_what_has_no_value_is_not_set() -> None:
+    assert parse_modelfile("NUM_CTX=\nPARAMETER top_k\nENABLE_THINKING=\nTOP_P=\n") == Modelfile(enable_thinking=None)
+
+
+def test_the_unknown_is_kept_and_reported() -> None:
+    found = parse_modelfile(
+        "VISION_ENCODER=x.rknn\nPARAMETER num_gpu 99\nFOO bar baz\n??\nMESSAGE robot hi\n", name="M"
+    )
+    assert found.unknown == (
+        ("VISION_ENCODER", "x.rknn"),
+        ("PARAMETER num_gpu", "99"),
+        ("FOO", "bar baz"),
+        ("", "??"),
+        ("MESSAGE robot", "hi"),
+    )
+    assert [problem.split(" ")[0] for problem in found.problems] == ["M:1:", "M:2:", "M:3:", "M:4:", "M:5:"]
+    assert found.problems[1] == "M:2: PARAMETER num_gpu is not known and has no effect."
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("NUM_CTX=many", "NUM_CTX"),
+        ("NUM_CTX=4096.5", "NUM_CTX"),
+        ("NUM_CTX=0", "NUM_CTX"),
+        ("NUM_CTX=-1", "NUM_CTX"),
+        (f"NUM_CTX={'9' * 5000}", "NUM_CTX"),
+        ("PARAMETER num_ctx 4k", "PARAMETER num_ctx"),
+        ("TEMPERATURE=nan", "TEMPERATURE"),
+        ("TEMPERATURE=warm", "TEMPERATURE"),
+        ("TEMPERATURE=-1", "TEMPERATURE"),
+        ("TEMPERATURE=1e999", "TEMPERATURE"),
+        ("TEMPERATURE=0,8", "TEMPERATURE"),
+        ("TOP_P=1.1", "TOP_P"),
+        ("MIROSTAT=3", "MIROSTAT"),
+        ("FREQUENCY_PENALTY=2.5", "FREQUENCY_PENALTY"),
+        ("ENABLE_THINKING=perhaps", "ENABLE_THINKING"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_file_line_and_value(line: str, key: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        parse_modelfile(f'SYSTEM="two\nlines"\n\n{line}\n', name="/models/x/Modelfile")
+    assert caught.value.message.startswith(f"/models/x/Modelfile:4: {key} has to be ")
+    value = line.replace("=", " ").split(" ")[-1]
+    assert repr(value) in caught.value.message or repr(f"{value[:57]}...") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['SYSTEM="open', "SYSTEM='open", 'SYSTEM "open', 'SYSTEM """open', 'SYSTEM="""open', 'SYSTEM "', 'SYSTEM="open\\"'],
+)
+def test_quotes_that_are_not_closed_are_named_where_they_begin(line: str) -> None:
+    with pytest.raises(StoreError, match=r"^Modelfile:2: the quotes that begin here are not closed"):
+        parse_modelfile(f"TOP_K=1\n{line}\nTOP_P=1\n")
+
+
+def test_a_nul_is_refused_where_it_is() -> None:
+    with pytest.raises(StoreError, match=r"^Modelfile:2: there is a NUL in it"):
+        parse_modelfile("TOP_K=1\nFROM x\0y\n")
+
+
+def test_sampling_has_the_values_of_the_file() -> None:
+    text = "TEMPERATURE=0.1\nTOP_P=0.2\nTOP_K=3\nMIN_P=0.4\nREPEAT_PENALTY=1.5\nSEED=6\n"
+    found = parse_modelfile(f"{text}FREQUENCY_PENALTY=0.7\nPRESENCE_PENALTY=0.8\nNUM_CTX=9\n").sampling()
+    assert found == Sampling(
+        temperature=0.1,
+        top_p=0.2,
+        top_k=3,
+        min_p=0.4,
+        repeat_penalty=1.5,
+        seed=6,
+        frequency_penalty=0.7,
+        presence_penalty=0.8,
+    )
+    assert Modelfile().sampling() == Sampling()
+
+
+def test_a_folder_without_a_modelfile_has_an_empty_one(tmp_path: Path) -> None:
+    assert read_modelfile(tmp_path) == Modelfile()
+    assert read_modelfile(tmp_path / "nowhere") == Modelfile()
+    (tmp_path / "file").touch()
+    assert read_modelfile(tmp_path / "file") == Modelfile()
+
+
+def test_a_modelfile_is_read_with_its_path_in_messages(tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_bytes("\ufeffSYSTEM=Grüße\nFOO=1\n".encode())
+    found = read_modelfile(tmp_path)
+    assert found.system == "Grüße"
+    assert found.problems == (f"{tmp_path / 'Modelfile'}:2: FOO is not known and has no effect.",)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(b"SYSTEM=\xff\xfe", "not a text in UTF-8"), (b"#" * (1 << 20) + b"##", "no Modelfile")]
+)
+def test_a_file_that_is_no_modelfile_is_refused_by_name(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "Modelfile").write_bytes(content)
+    with pytest.raises(StoreError, match=problem) as caught:
+        read_modelfile(tmp_path)
+    assert str(tmp_path / "Modelfile") in caught.value.message
+
+
+def test_a_modelfile_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").mkdir()
+    with pytest.raises(StoreError, match="Modelfile cannot be read"):
+        read_modelfile(tmp_path)
+
+
+WORDS = ("FROM", "SYSTEM", "PARAMETER", "MESSAGE", "stop", "user", "NUM_CTX", "TOP_P", "export", "1", "-0.5", "é")
+SIGNS = ("=", " ", "\n", "\r", "\t", '"', '"""', "'", "\\", "#", "\0", "\u2028")
+PIECES = st.sampled_from((*WORDS, *SIGNS))
+
+
+@given(text=st.text(max_size=200) | st.lists(PIECES, max_size=30).map("".join))
+@example(text='SYSTEM="' + "\\" * 5001)
+@example(text='SYSTEM="' + 'a"b' * 5000)
+@example(text='STOP="a"\n' * 50_000)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        found = parse_modelfile(text)
+    except StoreError as error:
+        assert error.message.startswith("Modelfile:")  # noqa: PT017 - most texts are right or wrong by chance
+    else:
+        assert len(found.problems) == len(found.unknown)
+        found.sampling()
+
+
+@given(system=st.text(st.characters(exclude_characters="\r\0"), max_size=60), context=st.integers(1, 1 << 24))
+def test_what_is_written_with_escapes_comes_back(system: str, context: int) -> None:
+    quoted = system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    found = parse_modelfile(f'SYSTEM="{quoted}"\nNUM_CTX={context}\n')
+    assert (found.system, found.parameters.num_ctx) == (system, context)

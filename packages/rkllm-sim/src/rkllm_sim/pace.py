@@ -1,0 +1,107 @@
+"""How fast a simulated board is: two numbers, or a row of Rockchip's measurements."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from rkllm_facts.benchmark import BenchmarkRow, find, rows
+from rkllm_sim.errors import BadOptions, UnknownProfile
+
+__all__ = ["Pace", "pace", "profile_name", "profiles"]
+
+_NEAR = 6
+
+_OTHERS = {"rk3588:qwen2.5-1.5b": (2.95, 60.0)}
+"""Not on Rockchip's pages: what the servers for these boards are compared with, see docs/BENCHMARKS.md."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Milliseconds for each token. `source` is the profile's full name, empty for two numbers; the rest is what was
+    measured with it, None if that is not known."""
+
+    prefill_ms: float
+    decode_ms: float
+    source: str = ""
+    platform: str | None = None
+    dtype: str | None = None
+    memory_mb: float | None = None
+
+    def model_options(self) -> dict[str, Any]:
+        """What is known, as fields of ModelOptions."""
+        known = {name: value for name, value in vars(self).items() if name != "source" and value is not None}
+        return {**known, "memory_mb": round(self.memory_mb)} if self.memory_mb is not None else known
+
+
+def pace(text: str) -> Pace:
+    """`2.95,60` (ms for each prompt token, ms for each new token) or a profile: `PLATFORM:MODEL-PARAMS[:DTYPE[:SDK]]`.
+
+    Of several rows that fit, the newest measurement counts, and in it the first. Raises BadOptions or UnknownProfile.
+    """
+    if ":" not in text:
+        return _numbers(text)
+    if text.lower() in _OTHERS:
+        return Pace(*_OTHERS[text.lower()], source=text.lower())
+    parts = text.split(":")
+    platform, model = parts[:2]
+    dtype, sdk = (*parts[2:], None, None)[:2]
+    fitting = [row for row in find(platform=platform, dtype=dtype, sdk_version=sdk) if _is_model(row, model)]
+    if not fitting or len(parts) > 4:
+        raise UnknownProfile(_unknown(text, parts))
+    newest = max(row.sdk_version for row in fitting)
+    row = next(row for row in fitting if row.sdk_version == newest)
+    return _of_row(row)
+
+
+def profiles() -> tuple[Pace, ...]:
+    """Every pace that has a name (`source`)."""
+    measured = {profile_name(row): _of_row(row) for row in reversed(rows())}
+    return (*(Pace(*times, source=name) for name, times in _OTHERS.items()), *reversed(measured.values()))
+
+
+def profile_name(row: BenchmarkRow) -> str:
+    """All four parts, such as `rk3588:qwen2.5-1.5b:w8a8:1.3.0`."""
+    return f"{row.platform}:{row.model}-{row.params}:{row.dtype}:{row.sdk_version}".lower()
+
+
+def _of_row(row: BenchmarkRow) -> Pace:
+    return Pace(
+        row.ms_per_prompt_token,
+        row.ms_per_token,
+        source=profile_name(row),
+        platform=row.platform.lower(),
+        dtype=row.dtype.lower(),
+        memory_mb=row.memory_mb,
+    )
+
+
+def _numbers(text: str) -> Pace:
+    try:
+        prefill, decode = (float(number) for number in text.split(","))
+    except ValueError:
+        raise BadOptions(
+            f"{text!r} is no pace: give milliseconds for a prompt token and a new token, such as 2.95,60, "
+            "or a profile such as rk3588:qwen2.5-1.5b."
+        ) from None
+    if not (0 <= prefill < float("inf") and 0 <= decode < float("inf")):
+        raise BadOptions(f"{text!r} is no pace: the times have to be 0 or more.")
+    return Pace(prefill, decode)
+
+
+def _is_model(row: BenchmarkRow, wanted: str) -> bool:
+    return _plain(f"{row.model}-{row.params}") == _plain(wanted)
+
+
+def _plain(name: str) -> str:
+    """As benchmark.find compares the names of models."""
+    return "".join(character for character in name.lower() if character not in "-_.")
+
+
+def _unknown(text: str, parts: list[str]) -> str:
+    """With the profiles nearest to what was asked for, in as many parts as were given."""
+    count = max(2, min(len(parts), 4))
+    known = dict.fromkeys(":".join(one.source.split(":")[:count]) for one in profiles())
+    near = difflib.get_close_matches(text.lower(), list(known), n=_NEAR, cutoff=0.5) or list(known)[:_NEAR]
+    return f"No profile is called {text!r}. Near ones: {', '.join(near)}. `rkllm-sim profiles` lists all."
