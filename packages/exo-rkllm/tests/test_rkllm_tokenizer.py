@@ -107,8 +107,6 @@ def test_plain_text_never_becomes_a_special_token(pairs: Pairs, kind: str, text:
     ids = ours.encode_plain(text)
     assert ours.added.guarded_ids.isdisjoint(ids)
     assert ours.special_ids <= ours.added.guarded_ids
-    if "▁" in text:  # the library finds a token that is itself written with it only after the text is normalised
-        return
     if all(token_id is None or token_id not in ours.added.guarded_ids for _, token_id in ours.added.split(text)):
         assert ids == library.encode(text, add_special_tokens=False).ids
 

@@ -76,7 +76,7 @@ def test_an_answer_that_ends_by_itself_is_in_the_cache(abi: str, bench: Bench) -
     assert model.cache_size() == 3 + len(answer)
 
 
-@pytest.mark.parametrize("abi", ["1.1.4", "1.2.1b1", "1.2.1", "1.2.2", "1.2.3", "1.3.0"])
+@pytest.mark.parametrize("abi", ["1.1.4", "1.2.1b1", "1.2.2", "1.2.3", "1.3.0"])
 def test_embeddings_are_re_used_from_1_2_3_on(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "embd 4"))
     rows = [[float(row), 0.5, 0.25, -1.0] for row in range(6)]

@@ -92,22 +92,27 @@ def test_the_end_of_a_run_has_neither_text_nor_token(bench: Bench) -> None:
 
 def test_the_text_is_valid_in_the_callback_only(bench: Bench) -> None:
     model = bench.load("1.3.0", hash_model(bench.folder))
-    places: list[int] = []
-    result_type = model.types.Result
+    seen: list[tuple[bytes, bytes]] = []
+    place = 0
 
     def called(result: int, userdata: int, state: int) -> int:
-        places.append(ctypes.c_void_p.from_address(result).value or 0)
+        nonlocal place
+        if place:
+            seen.append((model.calls[-1].text or b"", ctypes.string_at(place)))
+        place = ctypes.c_void_p.from_address(result).value or 0
         return model._called(result, userdata, state)
 
-    assert result_type.text.offset == 0
+    assert model.types.Result.text.offset == 0
     model.struct.result_callback = ctypes.cast(keep := model.types.callback(called), ctypes.c_void_p)
-    again = ctypes.c_void_p()
-    assert model.lib.rkllm_init(ctypes.byref(again), ctypes.byref(model.param), ctypes.byref(model.struct)) == 0
+    handle = ctypes.c_void_p()
+    assert model.lib.rkllm_init(ctypes.byref(handle), ctypes.byref(model.param), ctypes.byref(model.struct)) == 0
     made, infer = model.input([1, 2]), model.infer()
-    assert model.lib.rkllm_run(again, ctypes.byref(made), ctypes.byref(infer), None) == 0
+    assert model.lib.rkllm_run(handle, ctypes.byref(made), ctypes.byref(infer), None) == 0
+    assert model.lib.rkllm_destroy(handle) == 0
     assert keep
-    assert model.calls[-2].text != ctypes.string_at(places[-2])
-    model.lib.rkllm_destroy(again)
+    before, after = seen[-1]  # the last token's text, at the time of FINISH
+    assert len(before) == len(after) > 0
+    assert set(after) == set(b"#")
 
 
 @pytest.mark.parametrize("abi", WITH_PERF)
@@ -140,11 +145,18 @@ def test_a_cap_of_one_run_wins_over_that_of_the_load(bench: Bench) -> None:
 
 def test_sampling_of_load_and_run_is_in_the_call_log(bench: Bench) -> None:
     model = bench.load("1.3.0", hash_model(bench.folder), top_k=7, temperature=0.5)
-    assert bench.calls("rkllm_init")[0]["sampling"]["top_k"] == 7
-    model.run([1], sampling_params=model.types.SamplingParam(top_k=3, top_p=0.25, mirostat=2))
+    sampling = bench.calls("rkllm_init")[0]["sampling"]
+    assert (sampling["top_k"], sampling["temperature"], sampling["top_p"], sampling["mirostat_eta"]) == (
+        7,
+        0.5,
+        0.9,
+        0.1,
+    )
+    model.run([1], sampling_params=model.types.SamplingParam(top_k=3, top_p=0.25, temperature=float("nan"), mirostat=2))
     model.run([1])
     first, second = bench.calls("rkllm_run", "enter")
     assert (first["sampling"]["top_k"], first["sampling"]["top_p"], first["sampling"]["mirostat"]) == (3, 0.25, 2)
+    assert first["sampling"]["temperature"] is None
     assert second["sampling"] is None
 
 

@@ -140,6 +140,7 @@ class ModelTokenizer:
         for piece, token_id in self.added.split_text(text):
             if token_id is not None:
                 ids.append(token_id)
+                tokenizer = self._continuing if self._prefix_once else tokenizer
                 continue
             found = _encode(tokenizer, piece)
             if not self._never.isdisjoint(found):  # a model whose own vocabulary holds special texts, and finds them

@@ -132,7 +132,10 @@ def tokenizer_json(
 
 
 def copied(folder: Path) -> TokenizerFiles:
-    """The tokenizer of a real model. Raises BadTokenizer, which names the file."""
+    """The tokenizer of a real model. Raises BadTokenizer, which names the file.
+
+    What the hash language says with its ids may be encoded to other ids here: only the small tokenizer rules that out.
+    """
     files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     if "tokenizer.json" not in files:
         raise BadTokenizer(

@@ -63,6 +63,7 @@ class ModelPool(Generic[M]):
         self._load = load
         self._loaded: dict[str, M] = {}  # in the order of last use
         self._loading: dict[str, _Loading[M]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._switching = asyncio.Lock()  # waiters are served in order, so no model is kept waiting for ever
 
@@ -112,7 +113,7 @@ class ModelPool(Generic[M]):
         finally:
             model.retiring = False
         if self._loaded.pop(model_id, None) is not None:  # else the pool was closed, and the model with it
-            await model.close()
+            await self._close(model)
 
     async def close(self) -> None:
         """Unload everything at once; nothing can be used afterwards."""
@@ -122,7 +123,14 @@ class ModelPool(Generic[M]):
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
         models, self._loaded = list(self._loaded.values()), {}
-        await asyncio.gather(*(model.close() for model in models))
+        await asyncio.gather(*(model.close() for model in models), *self._closing)
+
+    async def _close(self, model: M) -> None:
+        """To the end, even if whoever asked for it goes away meanwhile."""
+        closing = asyncio.create_task(model.close(), name="close a model")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        await asyncio.shield(closing)
 
     async def _join_load(self, model_id: str) -> M:
         """Wait for a load; the model comes with this request among its users.
@@ -166,5 +174,5 @@ class ModelPool(Generic[M]):
 
     async def _refuse_if_closed(self, model_id: str, model: M) -> None:
         if self._closed:
-            await model.close()
+            await self._close(model)
             raise ModelLoadError(f"The engine was closed while {model_id} was loading.")

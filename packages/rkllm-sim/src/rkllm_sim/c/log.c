@@ -78,12 +78,16 @@ void call_write(struct buf *b) {
 }
 
 void call_sampling(struct buf *line, const struct sampling *s) {
-    buf_format(line,
-               ",\"sampling\":{\"top_k\":%d,\"top_p\":%g,\"temperature\":%g,\"repeat_penalty\":%g,"
-               "\"frequency_penalty\":%g,\"presence_penalty\":%g,\"mirostat\":%d,\"mirostat_tau\":%g,\"mirostat_eta\":%g}",
-               s->top_k, (double)s->top_p, (double)s->temperature, (double)s->repeat_penalty,
-               (double)s->frequency_penalty, (double)s->presence_penalty, s->mirostat, (double)s->mirostat_tau,
-               (double)s->mirostat_eta);
+    buf_format(line, ",\"sampling\":{\"top_k\":%d", s->top_k);
+    call_number(line, "top_p", (double)s->top_p);
+    call_number(line, "temperature", (double)s->temperature);
+    call_number(line, "repeat_penalty", (double)s->repeat_penalty);
+    call_number(line, "frequency_penalty", (double)s->frequency_penalty);
+    call_number(line, "presence_penalty", (double)s->presence_penalty);
+    call_int(line, "mirostat", s->mirostat);
+    call_number(line, "mirostat_tau", (double)s->mirostat_tau);
+    call_number(line, "mirostat_eta", (double)s->mirostat_eta);
+    buf_text(line, "}");
 }
 
 void call_run(const struct handle *h, const struct request *q, long cap) {

@@ -189,7 +189,7 @@ int log_level(void);
 void call_begin(struct buf *b, const char *call);
 void call_int(struct buf *b, const char *key, long long value);
 void call_bool(struct buf *b, const char *key, bool value);
-void call_number(struct buf *b, const char *key, double value); /* negative infinity: null */
+void call_number(struct buf *b, const char *key, double value); /* null unless it is finite */
 void call_text(struct buf *b, const char *key, const char *text); /* NULL: null */
 void call_end(struct buf *b, int ret); /* writes the line; frees b */
 void call_write(struct buf *b);        /* the same without a return value */

@@ -1,0 +1,313 @@
+"""The engine against its contract, on the simulated runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from npu_board import SimBoard
+from prometheus_client import CollectorRegistry
+
+from exo.inference import EngineContext
+from exo.models import ModelStore, cards_by_id
+from exo.types import (
+    ChatRequest,
+    CompletionRequest,
+    ConfigurationError,
+    ContextOverflow,
+    Delta,
+    EmbeddingRequest,
+    EngineUnavailable,
+    InsufficientMemory,
+    InvalidRequest,
+    Limits,
+    Message,
+    ModelLoadError,
+    Sampling,
+    UnsupportedParameter,
+)
+from exo_rkllm.engine import RKLLMInferenceEngine
+from exo_rkllm.models import RKLLM_MODELS
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> SimBoard:
+    return SimBoard(tmp_path)
+
+
+@asynccontextmanager
+async def running(board: SimBoard, **env: str) -> AsyncIterator[RKLLMInferenceEngine]:
+    cards, problems = cards_by_id([("exo-rkllm", RKLLM_MODELS)])
+    assert problems == []
+    store = ModelStore(board.home / "of the node")
+    context = EngineContext(store=store, cards=cards, env=board.env | env, registry=CollectorRegistry())
+    engine = RKLLMInferenceEngine(context)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def ask(text: str = "Hello", model: str = "m", **fields: Any) -> ChatRequest:
+    return ChatRequest(model=model, messages=(Message(role="user", content=text),), **fields)
+
+
+async def answer(engine: RKLLMInferenceEngine, request: ChatRequest) -> tuple[str, Delta]:
+    """The text, and the last delta."""
+    async with aclosing(engine.chat(request)) as stream:
+        deltas = [delta async for delta in stream]
+    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+    return "".join(delta.text for delta in deltas), deltas[-1]
+
+
+async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_the_models_are_those_of_both_stores(board: SimBoard) -> None:
+    board.add_model("m")
+    board.add_model("phi-3-mini-rkllm")
+    async with running(board) as engine:
+        own = engine.context.store.root / "m"
+        own.mkdir(parents=True)
+        (own / "other.rkllm").write_text("of the node")
+        cards = {card.id: card for card in await engine.models()}
+        assert set(cards) == {"m", "phi-3-mini-rkllm"}
+        assert cards["phi-3-mini-rkllm"].display_name == "Phi-3 mini 4K (RKLLM)"
+        assert cards["m"].files == {"rkllm": str(own / "other.rkllm")}, "the node's own store comes first"
+        assert engine.loaded() == []
+
+
+async def test_available_says_what_it_found(board: SimBoard) -> None:
+    found = RKLLMInferenceEngine.available(board.env)
+    assert found.ok
+    assert found.reason.startswith("librkllmrt 1.3.0 at ")
+    missing = RKLLMInferenceEngine.available({**board.env, "RKLLM_LIB": "/nowhere/librkllmrt.so"})
+    assert not missing.ok
+    assert "/nowhere/librkllmrt.so" in missing.reason
+
+
+async def test_a_setting_that_makes_no_sense_is_named(board: SimBoard) -> None:
+    with pytest.raises(ConfigurationError, match="RKLLM_RUN_TIMEOUT"):
+        async with running(board, RKLLM_RUN_TIMEOUT="soon"):
+            pass
+
+
+async def test_usage_and_timings(board: SimBoard) -> None:
+    board.add_model(prefill_ms=2, decode_ms=2)
+    async with running(board) as engine:
+        _, last = await answer(engine, ask())
+        run = board.runs()[0]
+        assert last.usage is not None
+        assert last.timings is not None
+        assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (run["n_tokens"], run["generated"])
+        assert last.timings.prefill == pytest.approx(run["t_first"] - run["t_enter"], abs=0.05)
+        assert last.timings.decode > 0.01
+
+
+async def test_raw_completions(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        request = CompletionRequest(model="m", prompt="<|im_start|>user\nHi", limits=Limits(max_tokens=4))
+        async with aclosing(engine.complete(request)) as stream:
+            deltas = [delta async for delta in stream]
+        assert deltas[-1].finish_reason == "length"
+        assert board.runs()[0]["tokens"][0] == 2257, "special tokens of a raw prompt are special"
+
+
+async def test_tokenize_and_count(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        assert len(await engine.tokenize("m", "<|im_end|>")) == len("<|im_end|>")
+        counted = await engine.count(ask())
+        await answer(engine, ask())
+        assert board.runs()[0]["n_tokens"] == counted
+
+
+async def test_embeddings_have_length_one(board: SimBoard) -> None:
+    board.add_model(embd=16)
+    async with running(board) as engine:
+        found = await engine.embed(EmbeddingRequest(model="m", inputs=("Hello", "World", "Hello")))
+        assert [len(vector) for vector in found.vectors] == [16] * 3
+        assert found.vectors[0] == found.vectors[2] != found.vectors[1]
+        assert math.hypot(*found.vectors[0]) == pytest.approx(1)
+        assert found.usage.prompt_tokens == len("HelloWorldHello")
+        with pytest.raises(UnsupportedParameter, match="empty text"):
+            await engine.embed(EmbeddingRequest(model="m", inputs=("",)))
+        with pytest.raises(ContextOverflow):
+            await engine.embed(EmbeddingRequest(model="m", inputs=("x" * 5000,)))
+
+
+async def test_a_prepared_request_is_not_encoded_again(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.prepare(ask())
+        assert engine.loaded() == [], "nothing is loaded for a request that only waits"
+        await engine.load("m")
+        request = ask()
+        await engine.prepare(request)
+        monkeypatch.setattr(RKLLMInferenceEngine, "_encode", None)
+        assert (await answer(engine, request))[0]
+        assert not engine._prepared
+
+
+async def test_prepare_refuses_what_does_not_fit(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.load("m")
+        with pytest.raises(ContextOverflow):
+            await engine.prepare(ask("x" * 5000))
+        assert not engine._prepared
+
+
+async def test_requests_that_were_prepared_and_never_came_are_forgotten(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.load("m")
+        for number in range(300):
+            await engine.prepare(ask(f"{number}"))
+        assert len(engine._prepared) == 256
+
+
+async def test_the_modelfile_is_obeyed(board: SimBoard) -> None:
+    text = 'SYSTEM="Be brief."\nNUM_CTX=512\nTOP_K=3\nMAX_NEW_TOKENS=5\n'
+    board.add_model(answer=(30, 30), modelfile=text)
+    async with running(board) as engine:
+        _, last = await answer(engine, ask())
+        assert last.finish_reason == "length"
+        init, run = board.calls("rkllm_init")[0], board.runs()[0]
+        assert init["max_context_len"] == 512
+        assert init["sampling"]["top_k"] == 3
+        assert run["generated"] == 5
+        prompt = await engine.count(ask())
+        assert prompt > await engine.count(
+            ChatRequest(model="m", messages=(Message(role="system", content=""), Message(role="user", content="Hello")))
+        )
+        with pytest.raises(ContextOverflow) as caught:
+            await answer(engine, ask("x" * 600))
+        assert caught.value.context_tokens == 512
+
+
+async def test_a_modelfile_that_makes_no_sense_is_a_failed_load(board: SimBoard) -> None:
+    board.add_model(modelfile="NUM_CTX=many\n")
+    async with running(board) as engine:
+        with pytest.raises(ModelLoadError, match=r"Modelfile:\d+: NUM_CTX has to be a whole number"):
+            await engine.load("m")
+
+
+async def test_an_idle_model_is_unloaded(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board, RKLLM_KEEP_ALIVE="100ms") as engine:
+        await answer(engine, ask())
+        assert engine.loaded() == ["m"]
+        await until(lambda: not engine.loaded())
+        await until(lambda: bool(board.calls("rkllm_destroy")))
+        assert (await answer(engine, ask()))[0], "and comes back when it is asked"
+
+
+async def test_a_model_in_use_is_not_idle(board: SimBoard) -> None:
+    board.add_model(answer=(40, 40), decode_ms=10)
+    async with running(board, RKLLM_KEEP_ALIVE="100ms") as engine:
+        text, _ = await answer(engine, ask())
+        assert len(text.split()) == 40
+        assert len(board.calls("rkllm_init")) == 1
+
+
+async def test_a_model_can_be_kept_for_ever(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board, RKLLM_KEEP_ALIVE="-1") as engine:
+        await answer(engine, ask())
+        assert engine._unloads == {}
+
+
+def give_memory(board: SimBoard, mib: float) -> None:
+    (board.root / "proc").mkdir(exist_ok=True)
+    (board.root / "proc" / "meminfo").write_text(f"MemTotal: 8000000 kB\nMemAvailable: {int(mib * 1024)} kB\n")
+
+
+async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(board: SimBoard) -> None:
+    board.add_model()
+    give_memory(board, 100)
+    async with running(board) as engine:
+        with pytest.raises(InsufficientMemory, match=r"only 100 MiB are available") as caught:
+            await engine.load("m")
+        assert caught.value.needed > caught.value.available == 100 << 20
+        assert board.calls() == []
+    async with running(board, RKLLM_MEMORY_CHECK="no") as engine:
+        await engine.load("m")
+
+
+async def test_an_idle_model_makes_room_and_a_busy_one_does_not(board: SimBoard) -> None:
+    for name in "abc":
+        board.add_model(name, answer=(100, 100), decode_ms=10)
+    give_memory(board, 200)
+    async with running(board) as engine:
+        await engine.load("a")
+        await engine.load("b")
+        give_memory(board, 10)
+        busy = asyncio.ensure_future(answer(engine, ask(model="a")))
+        await until(lambda: bool(board.runs()))
+        await engine.load("c")
+        assert sorted(engine.loaded()) == ["a", "c"]
+        assert len((await busy)[0].split()) == 100
+
+
+async def test_closing_the_iterator_aborts_the_run(board: SimBoard) -> None:
+    board.add_model(answer=(1000, 1000), decode_ms=10)
+    async with running(board) as engine:
+        stream = engine.chat(ask())
+        await anext(stream)
+        await stream.aclose()
+        await until(lambda: bool(board.calls("rkllm_abort")))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(min_p=0.1), Sampling(seed=1), Sampling(seed=1, temperature=0.5)])
+async def test_what_the_runtime_cannot_do_is_refused(board: SimBoard, sampling: Sampling) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        with pytest.raises(UnsupportedParameter):
+            await answer(engine, ask(sampling=sampling))
+        assert board.runs() == []
+        assert (await answer(engine, ask(sampling=Sampling(min_p=0.0, seed=1, temperature=0))))[0]
+
+
+async def test_a_board_without_its_library_is_unavailable(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board, RKLLM_LIB="/nowhere") as engine:
+        with pytest.raises(EngineUnavailable, match="/nowhere"):
+            await engine.load("m")
+
+
+async def test_a_text_prompt_with_a_nul_is_refused(board: SimBoard) -> None:
+    board.add_model(with_tokenizer=False)
+    async with running(board) as engine:
+        with pytest.raises(InvalidRequest, match="NUL"):
+            await answer(engine, ask("a\0b"))
+        with pytest.raises(UnsupportedParameter, match=r"no tokenizer\.json"):
+            await engine.tokenize("m", "text")
+        with pytest.raises(UnsupportedParameter, match=r"no tokenizer\.json"):
+            await engine.embed(EmbeddingRequest(model="m", inputs=("text",)))
+
+
+async def test_health_tells_of_a_worker_that_cannot_be_started(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.load("m")
+        assert (await engine.health()).ready
+        board.set_faults("load_fails", "kill_at=1")
+        with pytest.raises(Exception, match="SIGKILL"):
+            await answer(engine, ask())
+        model = engine._pool.models["m"]
+        await until(lambda: model.problem != "")
+        health = await engine.health()
+        assert not health.ready
+        assert "the worker of m cannot be started" in health.detail
