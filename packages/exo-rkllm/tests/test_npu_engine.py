@@ -85,6 +85,7 @@ async def test_the_models_are_those_of_both_stores(board: SimBoard) -> None:
         assert cards["phi-3-mini-rkllm"].display_name == "Phi-3 mini 4K (RKLLM)"
         assert cards["m"].files == {"rkllm": str(own / "other.rkllm")}, "the node's own store comes first"
         assert engine.loaded() == []
+        assert str(board.store) in engine.no_model_hint
 
 
 async def test_available_says_what_it_found(board: SimBoard) -> None:
@@ -94,6 +95,9 @@ async def test_available_says_what_it_found(board: SimBoard) -> None:
     missing = RKLLMInferenceEngine.available({**board.env, "RKLLM_LIB": "/nowhere/librkllmrt.so"})
     assert not missing.ok
     assert "/nowhere/librkllmrt.so" in missing.reason
+    remote = RKLLMInferenceEngine.available({**board.env, "RKLLM_SERVER_HOST": "board"})
+    assert not remote.ok
+    assert "RKLLM_SERVER_HOST is set" in remote.reason
 
 
 async def test_a_setting_that_makes_no_sense_is_named(board: SimBoard) -> None:
@@ -201,6 +205,22 @@ async def test_a_modelfile_that_makes_no_sense_is_a_failed_load(board: SimBoard)
     board.add_model(modelfile="NUM_CTX=many\n")
     async with running(board) as engine:
         with pytest.raises(ModelLoadError, match=r"Modelfile:\d+: NUM_CTX has to be a whole number"):
+            await engine.load("m")
+
+
+async def test_a_model_that_was_converted_for_less_context_gets_what_it_can_have(board: SimBoard) -> None:
+    (board.add_model(context=1024).parent / "Modelfile").unlink()
+    async with running(board) as engine:
+        with pytest.raises(ContextOverflow) as caught:
+            await answer(engine, ask("x" * 1100))
+        assert caught.value.context_tokens == 1024
+        assert (await answer(engine, ask()))[0]
+
+
+async def test_more_context_than_the_model_has_is_a_failed_load_if_somebody_asked_for_it(board: SimBoard) -> None:
+    board.add_model(context=1024, modelfile="NUM_CTX=2048\n")
+    async with running(board) as engine:
+        with pytest.raises(ModelLoadError, match="at most 1024 tokens: NUM_CTX in its Modelfile is greater"):
             await engine.load("m")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from npu_board import ABIS, NEWEST, SimBoard
+from npu_board import NEWEST, SimBoard, every_abi
 
 from exo.types import EngineUnavailable, ModelLoadError, RunFailed, RunTimedOut, WorkerDied
 from exo_rkllm.npu_worker import NpuRun, NpuWorker, State, Timeouts
@@ -80,7 +80,7 @@ async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("abi", ABIS)
+@every_abi
 async def test_a_run(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model()) as worker:
@@ -100,7 +100,7 @@ async def test_a_run(abi: str, tmp_path: Path) -> None:
     assert worker.pid is None
 
 
-@pytest.mark.parametrize("abi", ABIS)
+@every_abi
 async def test_the_cap_is_exact(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model(answer=(50, 50), decode_ms=1)) as worker:
@@ -213,8 +213,10 @@ async def test_a_hang_is_ended_by_the_watchdog(board: SimBoard) -> None:
 async def test_a_run_that_hangs_while_it_is_aborted_is_ended_too(board: SimBoard) -> None:
     async with loaded(board, board.add_model(), silence=0.5) as worker:
         board.set_faults("hang_at=3")
-        run = await begin(worker)
-        await anext(run)
+        run, got = await begin(worker), 0
+        while got < 2:
+            got += len(await anext(run))
+        await asyncio.sleep(0.05)  # nothing tells from outside that the runtime hangs by now
         run.leave()
         board.set_faults()
         assert await tokens(await begin(worker))
@@ -301,7 +303,7 @@ async def test_stop_during_a_run_ends_it(board: SimBoard) -> None:
     assert psutil.Process().children() == []
 
 
-@pytest.mark.parametrize("abi", ABIS)
+@every_abi
 async def test_embeddings(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model(embd=32)) as worker:
@@ -331,6 +333,20 @@ async def test_nothing_leaks_over_many_runs_and_deaths(board: SimBoard) -> None:
             await tokens(await begin(worker))
         assert psutil.Process().num_fds() <= before
         assert [child.pid for child in psutil.Process().children()] == [worker.pid]
+
+
+async def test_a_start_that_is_cancelled_anywhere_leaves_nothing(board: SimBoard) -> None:
+    path, before = board.add_model(), psutil.Process().num_fds()
+    for steps in range(0, 40, 3):
+        worker = make(board, path)
+        starting = asyncio.ensure_future(worker.start())
+        for _ in range(steps):
+            await asyncio.sleep(0.002)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await worker.stop()
+    assert psutil.Process().children() == []
+    assert psutil.Process().num_fds() <= before + 3, "the event loop keeps a few for itself"
 
 
 async def test_a_worker_does_not_outlive_its_node(board: SimBoard) -> None:

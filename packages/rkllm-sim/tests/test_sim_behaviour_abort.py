@@ -7,14 +7,11 @@ import time
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench, Call, Model, Outcome, until
+from sim_ctypes import Bench, Call, Model, Outcome, every_release, releases, until
 from sim_models import hash_answer, hash_model, script_model
-
-from rkllm_facts.abi import SUPPORTED
 
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
-every_release = pytest.mark.parametrize("abi", SUPPORTED)
 ENDLESS = 'repeat endless "w"'
 
 
@@ -79,7 +76,7 @@ def test_an_abort_does_not_cut_a_prefill_short(abi: str, bench: Bench) -> None:
     assert (line["prefilled"], line["generated"]) == (40, 0)
 
 
-@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+@releases("1.2.3", "1.3.0")
 def test_the_cache_after_an_abort_is_good_for_the_next_turn(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder))
     ids = model.run([1, 2], answer=lambda call: model.call("abort") if len(model.calls) == 5 else 0).ids

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench, Call, Model
+from sim_ctypes import Bench, Call, Model, every_release, releases
 from sim_models import SPECIAL, hash_answer, hash_model, script_model
 
 from rkllm_facts.abi import SUPPORTED
 
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
-every_release = pytest.mark.parametrize("abi", SUPPORTED)
-with_history = pytest.mark.parametrize("abi", SUPPORTED[1:])
-with_size = pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+with_history = releases(*SUPPORTED[1:])
+with_size = releases("1.2.3", "1.3.0")
 
 
 def work(bench: Bench) -> tuple[int, int]:
@@ -76,7 +75,7 @@ def test_an_answer_that_ends_by_itself_is_in_the_cache(abi: str, bench: Bench) -
     assert model.cache_size() == 3 + len(answer)
 
 
-@pytest.mark.parametrize("abi", ["1.1.4", "1.2.1b1", "1.2.2", "1.2.3", "1.3.0"])
+@releases("1.1.4", "1.2.1b1", "1.2.2", "1.2.3", "1.3.0")
 def test_embeddings_are_re_used_from_1_2_3_on(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "embd 4"))
     rows = [[float(row), 0.5, 0.25, -1.0] for row in range(6)]
@@ -159,7 +158,7 @@ def test_a_pause_has_no_effect_with_history(abi: str, bench: Bench) -> None:
     assert outcome.states[-1] == "finish"
 
 
-@pytest.mark.parametrize("abi", ["1.1.4", "1.2.0", "1.2.1b1"])
+@releases("1.1.4", "1.2.0", "1.2.1b1")
 def test_old_callbacks_return_nothing(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder))
     assert model.run([1, 2, 3], answer=lambda call: 1).ids == hash_answer([1, 2, 3])
@@ -332,7 +331,7 @@ def test_a_picture_takes_the_place_of_its_tag(abi: str, bench: Bench) -> None:
     assert model.run(picture(model, "a<image>b", 3)).ids == first
 
 
-@pytest.mark.parametrize("abi", SUPPORTED[2:])
+@releases(*SUPPORTED[2:])
 def test_the_last_tag_takes_all_pictures_that_are_left(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "embd 2"))
     model.run(picture(model, "<image>-<image>", 1, count=3))

@@ -12,14 +12,11 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench, Model, until
+from sim_ctypes import Bench, Model, every_release, until
 from sim_models import FIRST_WORD, PAD, hash_answer, hash_model, script_model
-
-from rkllm_facts.abi import SUPPORTED
 
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
-every_release = pytest.mark.parametrize("abi", SUPPORTED)
 SUPPORT = Path(sim_ctypes.__file__).parent
 
 

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench, until
+from sim_ctypes import Bench, every_release, until
 from sim_models import model_text, quoted
-
-from rkllm_facts.abi import SUPPORTED
 
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
@@ -41,7 +39,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("abi", SUPPORTED)
+@every_release
 def test_the_childs_tokens_are_delivered(abi: str, bench: Bench) -> None:
     model = bench.load(abi, llama_model(bench.folder, "seed 7"), temperature=0.25, top_k=3, max_context_len=200)
     outcome = model.run([5, 94])

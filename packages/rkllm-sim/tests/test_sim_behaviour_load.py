@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench
+from sim_ctypes import Bench, every_release, releases
 from sim_models import hash_model, model_text, script_model
 
 from rkllm_facts.abi import SUPPORTED
 
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
-every_release = pytest.mark.parametrize("abi", SUPPORTED)
-with_cpus = pytest.mark.parametrize("abi", SUPPORTED[1:])
+with_cpus = releases(*SUPPORTED[1:])
 Output = pytest.CaptureFixture[str]
 
 
@@ -111,12 +110,12 @@ def test_cpus_have_to_agree_and_suffice(
 @pytest.mark.parametrize(
     ("abi", "toolkit", "fits"),
     [
-        ("1.1.4", "1.1.4", True),
-        ("1.1.4", "1.2.0", False),
-        ("1.2.1b1", "1.2.1b1", True),
-        ("1.2.1b1", "1.2.1", False),
-        ("1.2.2", "1.2.1b1", True),
-        ("1.2.2", "1.2.3", False),
+        pytest.param("1.1.4", "1.1.4", True, marks=pytest.mark.slow),
+        pytest.param("1.1.4", "1.2.0", False, marks=pytest.mark.slow),
+        pytest.param("1.2.1b1", "1.2.1b1", True, marks=pytest.mark.slow),
+        pytest.param("1.2.1b1", "1.2.1", False, marks=pytest.mark.slow),
+        pytest.param("1.2.2", "1.2.1b1", True, marks=pytest.mark.slow),
+        pytest.param("1.2.2", "1.2.3", False, marks=pytest.mark.slow),
         ("1.3.0", "1.2.3", True),
         ("1.3.0", "1.3.1", False),
         ("1.3.0", "1.0.1", False),
@@ -137,7 +136,7 @@ def test_a_model_for_another_chip_is_refused(
     assert "platform: RK3576" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+@releases("1.2.3", "1.3.0")
 def test_batches_are_refused(abi: str, bench: Bench, capfd: Output) -> None:
     path = hash_model(bench.folder)
     assert "n_batch is 2" in refused(bench, abi, path, capfd, n_batch=2)

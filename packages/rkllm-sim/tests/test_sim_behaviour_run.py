@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Bench
+from sim_ctypes import Bench, every_release, releases
 from sim_models import (
     ACCENTED,
     EOS,
@@ -27,7 +27,6 @@ from rkllm_facts.abi import SUPPORTED
 libraries, bench = sim_ctypes.libraries, sim_ctypes.bench
 
 WITH_PERF = ("1.2.3", "1.3.0")
-every_release = pytest.mark.parametrize("abi", SUPPORTED)
 
 
 @every_release
@@ -115,7 +114,7 @@ def test_the_text_is_valid_in_the_callback_only(bench: Bench) -> None:
     assert set(after) == set(b"#")
 
 
-@pytest.mark.parametrize("abi", WITH_PERF)
+@releases(*WITH_PERF)
 def test_perf_comes_with_finish_only(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "prefill_ms 2", "decode_ms 1", "memory_mb 1234", "answer 5 5"))
     *others, last = model.run(list(range(10))).calls
@@ -200,7 +199,7 @@ def test_hidden_states_of_the_prefilled_positions(abi: str, bench: Bench) -> Non
     assert model.run([1, 2, 9, 4], mode=1).calls[-2].hidden[-1] != again[-1]
 
 
-@pytest.mark.parametrize("abi", SUPPORTED[1:])
+@releases(*SUPPORTED[1:])
 def test_logits_without_finish(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder))
     outcome = model.run([1, 2, 3], mode=2)
@@ -212,14 +211,14 @@ def test_logits_without_finish(abi: str, bench: Bench) -> None:
     assert model.run([1, 2, 3]).ids == hash_answer([1, 2, 3])
 
 
-@pytest.mark.parametrize(("abi", "mode"), [("1.1.4", 2), ("1.3.0", 3)])
+@pytest.mark.parametrize(("abi", "mode"), [pytest.param("1.1.4", 2, marks=pytest.mark.slow), ("1.3.0", 3)])
 def test_an_unknown_mode_is_refused(abi: str, mode: int, bench: Bench) -> None:
     outcome = bench.load(abi, hash_model(bench.folder)).run([1], mode=mode)
     assert (outcome.ret, outcome.calls) == (-1, [])
     assert bench.calls("rkllm_run")[-1]["event"] == "refused"
 
 
-@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+@releases("1.2.3", "1.3.0")
 def test_a_callback_that_returns_two_goes_on(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder))
     assert model.run([1], answer=lambda call: 2).ids == hash_answer([1])
@@ -366,7 +365,7 @@ def test_adapters_go_by_name(abi: str, bench: Bench) -> None:
     assert model.run([1], lora_params=model.types.LoraParam(b"three")).ret == -1
 
 
-@pytest.mark.parametrize("abi", WITH_PERF)
+@releases(*WITH_PERF)
 def test_cross_attention_has_to_be_switched_on(abi: str, bench: Bench) -> None:
     floats = (ctypes.c_float * 4)()
     for switched in (0, 1):

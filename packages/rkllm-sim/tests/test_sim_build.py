@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sim_ctypes
-from sim_ctypes import Builder
+from sim_ctypes import Builder, every_release
 
 from rkllm_facts.abi import (
     SUPPORTED,
@@ -24,7 +24,7 @@ from rkllm_sim.build import ABI_NUMBERS, LIBRARY_NAME, BuildError, build, compil
 libraries = sim_ctypes.libraries
 
 
-@pytest.mark.parametrize("abi", SUPPORTED)
+@every_release
 def test_the_marker_in_the_file_names_the_version(abi: str, libraries: Builder) -> None:
     data = libraries(abi).read_bytes()
     assert version_marker(data) == abi
@@ -32,6 +32,7 @@ def test_the_marker_in_the_file_names_the_version(abi: str, libraries: Builder) 
     assert b"rkllm-runtime version: %s" in data
 
 
+@pytest.mark.slow
 def test_every_supported_release_can_be_built(libraries: Builder) -> None:
     assert set(ABI_NUMBERS) == set(SUPPORTED)
     for release in releases():
@@ -41,13 +42,14 @@ def test_every_supported_release_can_be_built(libraries: Builder) -> None:
     assert version_marker(libraries("1.2.2").read_bytes()) == "1.2.2"
 
 
+@pytest.mark.slow
 def test_without_a_marker_the_version_is_not_in_the_file(tmp_path: Path) -> None:
     data = build("1.2.3", tmp_path, marker=False).read_bytes()
     assert version_marker(data) is None
     assert b"lib version: 2.3.3b0" in data
 
 
-@pytest.mark.parametrize("abi", SUPPORTED)
+@every_release
 def test_the_defaults_lie_where_the_layout_has_them(abi: str, libraries: Builder) -> None:
     """createDefaultParam writes its struct and not one byte more."""
     function = ctypes.CDLL(str(libraries(abi))).rkllm_createDefaultParam
@@ -60,6 +62,7 @@ def test_the_defaults_lie_where_the_layout_has_them(abi: str, libraries: Builder
     assert found == ({abi} if abi not in {"1.2.0", "1.2.1b1"} else {"1.2.0", "1.2.1b1"})
 
 
+@pytest.mark.slow
 def test_the_output_folder_is_made_and_a_library_there_is_replaced_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "lib"
     first = build("1.1.4", folder)

@@ -68,8 +68,17 @@ class RKLLMInferenceEngine(InferenceEngine):
         self._unloads: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def no_model_hint(self) -> str:
+        return f"Put a folder with a {SUFFIX} file and tokenizer.json into {self.settings.models_dir}."
+
     @classmethod
     def available(cls, env: Mapping[str, str]) -> Availability:
+        if env.get("RKLLM_SERVER_HOST") or env.get("RKLLM_SERVER_PORT"):
+            return Availability(
+                ok=False,
+                reason="RKLLM_SERVER_HOST is set, but another server cannot be used yet; unset it to use the NPU",
+            )
         board = read_board(env)
         if board.library is None:
             return Availability(ok=False, reason=" ".join(board.problems) or "no librkllmrt.so was found")
@@ -206,9 +215,8 @@ class RKLLMInferenceEngine(InferenceEngine):
         for warning in texts.warnings:
             logger.warning("%s: %s", model_id, warning)
         board = read_board(self.context.env)
-        worker = self._worker(recipe, board, counts=texts.counts)
         with self.metrics.load.time():
-            await worker.start()
+            worker, recipe = await self._start(recipe, board, counts=texts.counts)
         keep_to(board.little_cpus)
         self.metrics.server_up.set(1)
         return NpuLoadedModel(
@@ -243,6 +251,28 @@ class RKLLMInferenceEngine(InferenceEngine):
         for name in leaving:
             await self._pool.retire(name)
         return need.total
+
+    async def _start(self, recipe: Recipe, board: Board, *, counts: bool) -> tuple[NpuWorker, Recipe]:
+        """A worker with the model loaded, and the recipe that it was loaded by.
+
+        What nobody has asked for may give way: a model that was converted for less context is loaded with that.
+        """
+        worker = self._worker(recipe, board, counts=counts)
+        try:
+            await worker.start()
+        except ModelLoadError as error:
+            limit = worker.context_limit
+            if limit is None or limit >= recipe.limits.context:
+                raise
+            if recipe.modelfile.parameters.num_ctx is not None:
+                hint = f"It was converted for a context of at most {limit} tokens: NUM_CTX in its Modelfile is greater."
+                raise ModelLoadError(f"{error.message} {hint}") from error
+            logger.warning("%s was converted for a context of %s tokens and gets no more.", recipe.stored.id, limit)
+            smaller = recipe.with_context(limit)
+            worker = self._worker(smaller, board, counts=counts)
+            await worker.start()
+            return worker, smaller
+        return worker, recipe
 
     def _worker(self, recipe: Recipe, board: Board, *, counts: bool) -> NpuWorker:
         settings, model_id = self.settings, recipe.stored.id

@@ -19,6 +19,7 @@ _KEPT_LINES = 40
 _SHOWN_LINES = 3
 _EXIT_WAIT = 1.0
 _VERSION_LINE = re.compile(r"rkllm-runtime version: ([^,\s]+)")
+_LIMIT_LINE = re.compile(r"max_context_limit: ([0-9]{1,9})\b")
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +40,16 @@ class NpuProcess:
     async def spawn(cls, label: str, env: Mapping[str, str]) -> NpuProcess:
         """Raises ModelLoadError."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
+            _, link = await asyncio.get_running_loop().create_unix_connection(_Link, sock=ours)
+            undo.pop_all()
+            undo.callback(link.close)
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "exo_rkllm.worker", str(theirs.fileno())),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
-                    env=env,
-                    cwd="/",  # `python -m` looks there first: whatever lies where the node was started stays out
-                    start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
-                )
+                process = await _spawn(theirs.fileno(), env)
             except OSError as error:
-                ours.close()
                 raise ModelLoadError(f"{label} could not be started: {error.strerror or error}.") from error
-        _, link = await asyncio.get_running_loop().create_unix_connection(_Link, sock=ours)
+            undo.pop_all()
         return cls(label, process, link)
 
     @property
@@ -107,6 +102,10 @@ class NpuProcess:
         """The version in the runtime's first log line."""
         return next((found[1] for line in self._lines if (found := _VERSION_LINE.search(line))), None)
 
+    def context_limit_said(self) -> int | None:
+        """The greatest context that the model was converted for, in tokens."""
+        return next((int(found[1]) for line in self._lines if (found := _LIMIT_LINE.search(line))), None)
+
     async def _keep_lines(self, stream: asyncio.StreamReader) -> None:
         while True:
             try:
@@ -118,6 +117,19 @@ class NpuProcess:
             text = line.decode(errors="replace").rstrip()
             self._lines.append(text)
             logger.debug("%s: %s", self.label, text)
+
+
+async def _spawn(descriptor: int, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "exo_rkllm.worker", str(descriptor)),
+        pass_fds=(descriptor,),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=env,
+        cwd="/",  # `python -m` looks there first: whatever lies where the node was started stays out
+        start_new_session=True,  # a Ctrl-C in the terminal is the node's to handle
+    )
 
 
 def _drop(kind: int, body: bytes) -> None:

@@ -141,6 +141,8 @@ class NpuWorker:
         self.label = label
         self.state = State.DEAD
         self.loaded: Loaded | None = None
+        self.context_limit: int | None = None
+        """The greatest context of the model, once a load has shown it."""
         self.restarts = 0
         self.problem = ""
         self._order = order
@@ -341,6 +343,7 @@ class NpuWorker:
             loaded: Loaded = json.loads(body)
             return loaded
         await process.end(_EXIT_WAIT)
+        self.context_limit = process.context_limit_said()
         refused: Refused = json.loads(body)
         kind_of_error = EngineUnavailable if refused["kind"] in _LIBRARY_PROBLEMS else ModelLoadError
         raise kind_of_error(f"{self.label}: {refused['message']}{process.said()}")

@@ -28,6 +28,9 @@ class Recipe:
     modelfile: Modelfile
     limits: ModelLimits
 
+    def with_context(self, context: int) -> Recipe:
+        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, context=context))
+
     def texts(self) -> ModelTexts:
         """Reads the tokenizer; takes up to a second. Raises ModelLoadError."""
         return ModelTexts.load(self.stored.path.parent, self.card, self.npu, self.modelfile)

@@ -86,3 +86,13 @@ def fake_model(folder: Path, abi: str, play: Callable[[FakeRaw], int]) -> tuple[
     raw = FakeRaw(abi, play)
     options = LoadOptions(path, max_context=64, max_new_tokens=-1)
     return NpuModel(cast("RawLibrary", raw), Features(layout(abi)), options), raw
+
+
+def finish(raw: FakeRaw) -> int:
+    """The end of a run, or all of one."""
+    raw.emit("FINISH")
+    return 0
+
+
+def wait_for(event: threading.Event) -> None:
+    assert event.wait(10)

@@ -91,6 +91,7 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "load",
         "loaded",
         "models",
+        "no_model_hint",
         "prepare",
         "slots",
         "source_of",
@@ -103,6 +104,7 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "complete",
         "embed",
         "health",
+        "no_model_hint",
         "prepare",
         "source_of",
     }

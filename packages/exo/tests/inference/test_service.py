@@ -190,7 +190,7 @@ async def test_an_empty_store_says_how_to_fill_it() -> None:
     engine = FakeEngine()
     engine.cards = []
     service = service_for(engine)
-    with pytest.raises(ModelLoadError, match="exo pull"):
+    with pytest.raises(ModelLoadError, match="exo models"):
         await service.resolve(None)
     with pytest.raises(ModelNotFound, match="exo pull"):
         await service.resolve("m")

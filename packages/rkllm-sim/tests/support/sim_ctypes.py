@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rkllm_facts.abi import CType, Field, Function, Layout, layout_for_release
+from rkllm_facts.abi import SUPPORTED, CType, Field, Function, Layout, layout_for_release
 from rkllm_sim.build import build
 
 Builder = Callable[[str], Path]
@@ -32,6 +32,17 @@ _SCALARS: dict[str, Any] = {
     "size_t": c.c_size_t,
 }
 _built: dict[str, Path] = {}
+
+
+def releases(*names: str) -> pytest.MarkDecorator:
+    """Parametrizes `abi`. All but the newest are slow: each library takes a second of the compiler's time."""
+    newest = SUPPORTED[-1]
+    return pytest.mark.parametrize(
+        "abi", [name if name == newest else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    )
+
+
+every_release = releases(*SUPPORTED)
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,11 @@ class InferenceEngine(ABC):
         """Where the model's file for this engine comes from: `files` may name the engine or its class."""
         return card.files.get(self.name) or card.files.get(type(self).__name__)
 
+    @property
+    def no_model_hint(self) -> str:
+        """What to do where the store has no model for this engine, as a sentence."""
+        return "`exo models` lists the known ones."
+
     @classmethod
     @abstractmethod
     def available(cls, env: Mapping[str, str]) -> Availability:

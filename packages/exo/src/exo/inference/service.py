@@ -106,7 +106,7 @@ class InferenceService:
         if name or self._default_was_asked_for:
             raise ModelNotFound(wanted or "", [card.id for card in cards])
         if not cards:
-            raise ModelLoadError("No model is in the store. `exo pull smollm2-135m-instruct` brings one.")
+            raise ModelLoadError(f"No model is in the store. {self.engine.no_model_hint}")
         self._default_model = cards[0].id
         return cards[0]
 

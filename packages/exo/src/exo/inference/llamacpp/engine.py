@@ -64,6 +64,10 @@ class LlamaCppEngine(InferenceEngine):
         self._settings, self._max_models = settings_from(context.env)
         self._pool = ModelPool(self._load)
 
+    @property
+    def no_model_hint(self) -> str:
+        return "`exo pull smollm2-135m-instruct` brings one."
+
     @classmethod
     def available(cls, env: Mapping[str, str]) -> Availability:  # noqa: ARG003 - the contract passes it to every engine
         if importlib.util.find_spec("xllamacpp") is None:
