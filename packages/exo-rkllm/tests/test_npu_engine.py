@@ -29,6 +29,7 @@ from exo.types import (
     Limits,
     Message,
     ModelLoadError,
+    RunFailed,
     Sampling,
     UnsupportedParameter,
 )
@@ -331,3 +332,20 @@ async def test_health_tells_of_a_worker_that_cannot_be_started(board: SimBoard) 
         health = await engine.health()
         assert not health.ready
         assert "the worker of m cannot be started" in health.detail
+
+
+@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+async def test_a_run_that_fails_before_its_first_token_is_refused_as_a_whole(abi: str, tmp_path: Path) -> None:
+    """Whatever is told with the first delta: a status can only be kept while none has come."""
+    board = SimBoard(tmp_path, abi)
+    board.add_model()
+    board.set_faults("error_at=1")
+    async with running(board) as engine:
+        stream = engine.chat(ask(sampling=Sampling(temperature=1.5)))
+        with pytest.raises(RunFailed):
+            await anext(stream)
+        board.set_faults()
+        stream = engine.chat(ask(sampling=Sampling(temperature=1.5)))
+        first = await anext(stream)
+        await stream.aclose()
+        assert (first.sampling is not None) == (abi == "1.2.3")

@@ -70,6 +70,7 @@ class NpuLoadedModel(PooledModel):
         self._worker = worker
         self._sampling = sampling
         self._metrics = metrics
+        self._restarts = 0
         self._cache = array("i")  # what the KV cache holds, as far as is known here
 
     @property
@@ -108,18 +109,10 @@ class NpuLoadedModel(PooledModel):
         cap = self._cap(prompt, limits)
         self.last_used = time.monotonic()
         run = await self._worker.begin(prompt.input, cap=cap, prompt_tokens=prompt.tokens, sampling=per_run)
-        cached = self._common_prefix(prompt)
-        self._cache = array("i")
-        filtered = AnswerFilter(
-            self.texts.rules,
-            thinking=None if prompt.is_raw else self.texts.thinking,
-            inside=prompt.inside_thinking,
-            stops=limits.stop or self.limits.stop,
-            pad_limit=self.limits.pad_limit,
-        )
-        clock = _Clock()
         try:
-            if served is not None or not await run.sign(_QUIET_START):
+            cached, filtered, clock = self._common_prefix(prompt), self._filter(prompt, limits), _Clock()
+            is_quiet = not await run.sign(_QUIET_START)
+            if is_quiet or served is not None:
                 yield Delta(sampling=served)
             async with contextlib.aclosing(_deltas(run, filtered, clock)) as deltas:
                 async for delta in deltas:
@@ -140,6 +133,15 @@ class NpuLoadedModel(PooledModel):
         length = math.sqrt(sum(value * value for value in vector)) or 1.0
         return tuple(value / length for value in vector)
 
+    def _filter(self, prompt: Prompt, limits: Limits) -> AnswerFilter:
+        return AnswerFilter(
+            self.texts.rules,
+            thinking=None if prompt.is_raw else self.texts.thinking,
+            inside=prompt.inside_thinking,
+            stops=limits.stop or self.limits.stop,
+            pad_limit=self.limits.pad_limit,
+        )
+
     def _cap(self, prompt: Prompt, limits: Limits) -> int:
         """The greatest number of tokens of an answer: what was asked for, and never more than the context has room for.
 
@@ -159,10 +161,16 @@ class NpuLoadedModel(PooledModel):
         return {}, self._sampling if differs else None
 
     def _common_prefix(self, prompt: Prompt) -> int:
-        """How many tokens of the prompt the cache holds, as far as is known here. The last one is always evaluated."""
-        if prompt.ids is None or not self.features.reuses_prefix:
+        """How many tokens of the prompt the cache holds, as far as is known here. The last one is always evaluated.
+
+        What the cache holds is not known again until the run has ended well.
+        """
+        cache, self._cache = self._cache, array("i")
+        same_process = self._restarts == self._worker.restarts
+        self._restarts = self._worker.restarts
+        if prompt.ids is None or not self.features.reuses_prefix or not same_process:
             return 0
-        return min(common_prefix(self._cache, prompt.ids), len(prompt.ids) - 1)
+        return min(common_prefix(cache, prompt.ids), len(prompt.ids) - 1)
 
     def _remember(self, prompt: Prompt, filtered: AnswerFilter, cap: int) -> None:
         """Note what the cache holds by now: the last token is in it only if the one after it was evaluated too."""

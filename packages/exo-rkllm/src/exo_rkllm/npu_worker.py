@@ -94,10 +94,12 @@ class NpuRun:
         raise StopAsyncIteration
 
     async def sign(self, timeout: float) -> bool:
-        """Whether a token or the end comes within `timeout` seconds."""
+        """Whether a token or the end comes within `timeout` seconds. Raises the error that ended it without a token."""
         if not self._tokens and not self._ended:
             self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._waiter}, timeout=timeout)
+        if self._error is not None and not self._tokens:
+            raise self._error
         return bool(self._tokens) or self._ended
 
     def leave(self) -> None:

@@ -14,6 +14,7 @@ import os
 import queue
 import select
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -104,8 +105,11 @@ class Worker:
                 return
             run.aborted = run.aborted or run_id is not None
             model = self._model
-        if model is not None:
-            model.abort()
+        try:
+            if model is not None:
+                model.abort()
+        except NpuError as error:  # the run goes on; if it gives no sign of life, the node ends this process
+            print(error, file=sys.stderr, flush=True)  # noqa: T201 - the node reads it
 
     def _end(self) -> NoReturn:
         """The runtime may be in a call that cannot be ended: then the system frees what it holds."""
