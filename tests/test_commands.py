@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from support import BUILTIN_MODEL, EXO, Node, StartNode, environment, run, run_well, wait_until
+from support import (
+    BUILTIN_MODEL,
+    EXO,
+    REPOSITORY,
+    Node,
+    StartNode,
+    environment,
+    fenced_blocks,
+    run,
+    run_well,
+    wait_until,
+)
 
 
 def test_version_and_help() -> None:
@@ -70,6 +81,7 @@ def test_keys_that_were_asked_for_and_are_not_there_let_nobody_in(tmp_path: Path
     assert (done.returncode, "there is none" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_nobody_has_to_read_the_greeting(tmp_path: Path) -> None:
     command = f"timeout --signal=TERM 3 {EXO} --inference-engine dummy --port 0 >/dev/full"
     done = run("bash", "-c", command, env={"EXO_HOME": str(tmp_path)})
@@ -77,12 +89,14 @@ def test_nobody_has_to_read_the_greeting(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_named(dummy_node: Node, tmp_path: Path) -> None:
     port = dummy_node.url.rpartition(":")[2]
     done = run(EXO, "--inference-engine", "dummy", "--port", port, env={"EXO_HOME": str(tmp_path)})
     assert (done.returncode, port in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_keys_from_the_command_open_the_node(start_node: StartNode, tmp_path: Path) -> None:
     made = run(EXO, "key", "alice")
     key = made.stderr.split("\n")[1]
@@ -93,7 +107,7 @@ def test_keys_from_the_command_open_the_node(start_node: StartNode, tmp_path: Pa
     assert node.chat("hi").status_code == 401
     node.http.headers["authorization"] = f"Bearer {key}"
     assert node.chat("hi").status_code == 200
-    assert "key=alice" in node.log
+    wait_until(lambda: "key=alice" in node.log, timeout=5, what="the name of the key in the log")
     assert key not in node.log
     port = node.url.rpartition(":")[2]
     assert run_well(EXO, "run", "dummy", "hi", "--port", port, env={"EXO_API_KEY": key}).startswith("word0")
@@ -101,6 +115,7 @@ def test_keys_from_the_command_open_the_node(start_node: StartNode, tmp_path: Pa
     assert (refused.returncode, "API key" in refused.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_log_has_one_line_for_each_request_and_no_prompt(start_node: StartNode) -> None:
     node = start_node("--inference-engine", "dummy", "--log-json")
     node.chat("a secret thing", stream=True)
@@ -118,12 +133,14 @@ def test_the_log_has_one_line_for_each_request_and_no_prompt(start_node: StartNo
     assert "secret" not in node.log
 
 
+@pytest.mark.slow
 def test_prompts_are_logged_when_asked(start_node: StartNode) -> None:
     node = start_node("--inference-engine", "dummy", "--log-prompts")
     node.chat("a secret\nthing")
     wait_until(lambda: 'messages=["user: a secret\\nthing"]' in node.log, timeout=5, what="the prompt in the log")
 
 
+@pytest.mark.slow
 def test_run_asks_a_running_node_and_converses(dummy_node: Node) -> None:
     port = dummy_node.url.rpartition(":")[2]
     assert run_well(EXO, "run", "dummy", "hello", "there", "--port", port).split() == [f"word{n}" for n in range(16)]
@@ -140,9 +157,22 @@ def test_run_asks_a_running_node_and_converses(dummy_node: Node) -> None:
     assert dummy_node.log.count("path=/v1/chat/completions") == 3
 
 
+@pytest.mark.slow
 def test_run_without_a_node_uses_an_engine_of_its_own() -> None:
     answer = run_well(EXO, "run", "dummy", "hi", "--port", "1", "--inference-engine", "dummy")
     assert answer.split() == [f"word{n}" for n in range(16)]
+
+
+@pytest.mark.slow
+def test_the_readmes_way_to_try_the_npu_without_a_board(start_node: StartNode, tmp_path: Path) -> None:
+    (block,) = [block for block in fenced_blocks(REPOSITORY / "README.md", "sh") if "rkllm-sim" in block]
+    env = {"EXO_HOME": str(tmp_path / "home"), "EXO_PORT": "0", "PATH": f"{EXO.parent}:/usr/bin:/bin"}
+    node = start_node(command=["bash", "-ec", block], env=env)
+    assert node.engine == "rkllm"
+    answer = node.chat("Hello").json()
+    assert answer["model"] == "tiny"
+    assert answer["choices"][0]["message"]["content"]
+    assert {file.name for file in (tmp_path / "npu").rglob("*")} >= {"librkllmrt.so", "tiny.rkllm", "tokenizer.json"}
 
 
 @pytest.mark.slow
@@ -157,6 +187,7 @@ def test_models_without_a_store_says_what_could_be_pulled(tmp_path: Path) -> Non
     assert "not in the store" in run_well(EXO, "models", env={"EXO_HOME": str(tmp_path)})
 
 
+@pytest.mark.slow
 def test_a_node_without_any_model_starts_and_says_what_to_do(start_node: StartNode) -> None:
     node = start_node(ready=False)
     ready = node.http.get("/ready")
@@ -167,6 +198,7 @@ def test_a_node_without_any_model_starts_and_says_what_to_do(start_node: StartNo
     assert "exo pull" in node.log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_node_with_0_and_streams_finish_first(start_node: StartNode, number: signal.Signals) -> None:
     node = start_node("--inference-engine", "dummy", env={"EXO_DUMMY_RATE": "20"})
@@ -181,6 +213,7 @@ def test_a_signal_ends_the_node_with_0_and_streams_finish_first(start_node: Star
     assert "Traceback" not in node.log
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_grace_time_and_clients_are_told(start_node: StartNode) -> None:
     node = start_node("--inference-engine", "dummy", "--grace", "1000", env={"EXO_DUMMY_RATE": "1"})
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -209,6 +242,7 @@ def test_a_folder_that_cannot_be_a_model_is_named(tmp_path: Path) -> None:
     assert "not served: 'my model'" in run(EXO, "models", "--models-dir", tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_the_status_line_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
     shown = _on_a_terminal(tmp_path, "--inference-engine", "dummy")
     assert "ready" in shown

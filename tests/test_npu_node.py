@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import httpx2
 import psutil
 import pytest
 from npu_board import ABIS, NEWEST, SimBoard
 
+from npu_support import Conversation, Npu, error_of, joined, start, ten_turns, text_of
 from support import Node, wait_until
 
 pytestmark = pytest.mark.slow
@@ -30,56 +30,6 @@ text " I greet back."
 text "\\n</think>\\n\\nHello, "
 text "stranger! Stay a while."
 """
-Conversation = list[dict[str, str]]
-
-
-class Npu:
-    """A node and its simulated board."""
-
-    def __init__(self, board: SimBoard, node: Node) -> None:
-        self.board = board
-        self.node = node
-
-    def ask(self, messages: Conversation | str, **fields: Any) -> httpx2.Response:
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        return self.node.http.post("/v1/chat/completions", json={"model": "hash", "messages": messages, **fields})
-
-    def answer(self, messages: Conversation | str, **fields: Any) -> dict[str, Any]:
-        response = self.ask(messages, **fields)
-        assert response.status_code == 200, response.text
-        found: dict[str, Any] = response.json()
-        return found
-
-    def stream(self, messages: Conversation | str, **fields: Any) -> list[dict[str, Any]]:
-        """The events of a streamed answer, without the end mark, which has to be there."""
-        response = self.ask(messages, stream=True, stream_options={"include_usage": True}, **fields)
-        assert response.status_code == 200, response.text
-        return events(response.text)
-
-    def last_run(self) -> dict[str, Any]:
-        return self.board.runs()[-1]
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    *lines, end = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-    assert end == "[DONE]"
-    return [json.loads(line) for line in lines]
-
-
-def text_of(answer: dict[str, Any], field: str = "content") -> str:
-    """Of a whole answer."""
-    return str(answer["choices"][0]["message"].get(field) or "")
-
-
-def joined(found: list[dict[str, Any]], field: str = "content") -> str:
-    """Of a stream."""
-    return "".join(event["choices"][0]["delta"].get(field) or "" for event in found if event["choices"])
-
-
-def error_of(response: httpx2.Response) -> dict[str, Any]:
-    found: dict[str, Any] = response.json()["error"]
-    return found
 
 
 @pytest.fixture(scope="module", params=ABIS)
@@ -95,10 +45,6 @@ def npu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     board.add_model("bare", with_tokenizer=False)
     with start(board, folder, RKLLM_RUN_TIMEOUT="2", RKLLM_PAD_LIMIT="64") as node:
         yield Npu(board, node)
-
-
-def start(board: SimBoard, folder: Path, *flags: str, **env: str) -> Node:
-    return Node("--inference-engine", "rkllm", "--default-model", "hash", *flags, folder=folder, env=board.env | env)
 
 
 @pytest.fixture(autouse=True)
@@ -335,31 +281,15 @@ def metric(node: Node, name: str) -> float:
     return 0.0
 
 
-def ten_turns(npu: Npu, topic: str, **fields: Any) -> tuple[list[Conversation], list[str]]:
-    """A chat of ten turns: what was asked in each, and the answers."""
-    asked: list[Conversation] = []
-    answers: list[str] = []
-    messages: Conversation = []
-    for turn in range(10):
-        messages = [*messages, {"role": "user", "content": f"{topic} {turn}"}]
-        asked.append(messages)
-        answers.append(text_of(npu.answer(messages, **fields)))
-        messages = [*messages, {"role": "assistant", "content": answers[-1]}]
-    return asked, answers
-
-
 def test_a_chat_prefills_only_what_is_new_and_answers_as_if_cold(npu: Npu, tmp_path: Path) -> None:
-    start_of_chat = len(npu.board.runs())
-    asked, answers = ten_turns(npu, "turn")
-    runs = npu.board.runs()[start_of_chat:]
-    assert len(runs) == 10
-    for previous, run in itertools.pairwise(runs):
+    turns = ten_turns(npu, "turn")
+    for previous, run in itertools.pairwise(turn.run for turn in turns):
         if npu.board.abi == "1.1.4":
             assert run["prefilled"] == run["n_tokens"]
         else:
             new = run["n_tokens"] - previous["n_tokens"] - previous["generated"]
             assert run["prefilled"] <= new + 16
-    assert cold_answers(npu.board, tmp_path, asked) == answers
+    assert cold_answers(npu.board, tmp_path, [turn.asked for turn in turns]) == [turn.text for turn in turns]
 
 
 def cold_answers(board: SimBoard, folder: Path, asked: list[Conversation], model: str = "hash") -> list[str]:
@@ -374,11 +304,9 @@ def cold_answers(board: SimBoard, folder: Path, asked: list[Conversation], model
 
 
 def test_two_chats_taking_turns_answer_as_if_alone(npu: Npu) -> None:
-    first, answers = ten_turns(npu, "red")
-    second, others = ten_turns(npu, "blue")
-    for one, other, answer, other_answer in zip(first, second, answers, others):
-        assert text_of(npu.answer(one)) == answer
-        assert text_of(npu.answer(other)) == other_answer
+    for red, blue in zip(ten_turns(npu, "red"), ten_turns(npu, "blue")):
+        assert text_of(npu.answer(red.asked)) == red.text
+        assert text_of(npu.answer(blue.asked)) == blue.text
 
 
 def test_no_descriptor_and_no_process_is_left_over(npu: Npu) -> None:

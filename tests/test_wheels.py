@@ -1,4 +1,4 @@
-"""The built wheels in an empty environment: exo alone, then with the example plugin beside it."""
+"""The built wheels in empty environments: exo alone and with the example plugin, the NPU's packages, the simulator."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Environment:
     def install(self, *arguments: str | Path) -> None:
         run_well(self.bin / "python", "-m", "pip", "install", "--quiet", *arguments, timeout=600)
 
-    def command(self, *arguments: str) -> str:
-        """What `exo` with these arguments prints; the exit code has to be 0."""
-        return run_well(self.exo, *arguments, env=self.settings, cwd=self.bin)
+    def command(self, *arguments: str, **settings: str) -> str:
+        """What `exo` with these arguments and further settings prints; the exit code has to be 0."""
+        return run_well(self.exo, *arguments, env={**self.settings, **settings}, cwd=self.bin)
 
 
 @pytest.fixture(scope="session")
@@ -56,16 +56,66 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return built
 
 
+def make_environment(folder: Path, model_store: Path) -> Environment:
+    """An empty one. Commands in it see neither a board nor models of rkllama that are on this machine."""
+    run_well(sys.executable, "-m", "venv", folder)
+    settings = {
+        "EXO_HOME": str(folder / "home"),
+        "EXO_MODELS_DIR": str(model_store),
+        "RKLLM_ROOT": str(folder / "no-board"),
+        "RKLLAMA_HOME": str(folder / "rkllama"),
+    }
+    return Environment(folder / "bin", settings)
+
+
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path], model_store: Path) -> Environment:
-    """An environment with the wheels of packages/ and what they depend on, nothing else."""
-    folder = tmp_path_factory.mktemp("environment")
-    run_well(sys.executable, "-m", "venv", folder)
-    settings = {"EXO_HOME": str(folder / "home"), "EXO_MODELS_DIR": str(model_store)}
-    made = Environment(folder / "bin", settings)
+    """An environment with the wheel of the node and what it depends on, nothing else."""
+    made = make_environment(tmp_path_factory.mktemp("alone"), model_store)
+    made.install("--constraint", REPOSITORY / "constraints.txt", wheels["exo"])
+    return made
+
+
+@pytest.fixture(scope="session")
+def with_npu(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path], model_store: Path) -> Environment:
+    """An environment with the wheels of all packages, each installed by its file."""
+    made = make_environment(tmp_path_factory.mktemp("npu"), model_store)
     own = [wheels[source.name] for source in PACKAGES]
     made.install("--constraint", REPOSITORY / "constraints.txt", *own)
     return made
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path], model_store: Path) -> Environment:
+    """An environment with the simulator and the facts that it needs; the index is out of reach."""
+    made = make_environment(tmp_path_factory.mktemp("simulator"), model_store)
+    made.install("--no-index", wheels["rkllm-facts"], wheels["rkllm-sim"])
+    return made
+
+
+@dataclass(frozen=True)
+class Board:
+    """A simulated library, and the file of a model; `settings` make the engine rkllm use them."""
+
+    library: Path
+    model: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"RKLLM_LIB": str(self.library), "RKLLAMA_HOME": str(self.model.parent.parent.parent)}
+
+
+def make_board(environment: Environment, folder: Path) -> Board:
+    """What `rkllm-sim` of an environment makes: a library, and a model that is called tiny."""
+    command = environment.bin / "rkllm-sim"
+    library = run_well(command, "build", "--abi", "1.3.0", "--output", folder / "lib", cwd=environment.bin)
+    model = run_well(command, "model", folder / "models" / "tiny", cwd=environment.bin)
+    return Board(Path(library.strip()), Path(model.strip()))
+
+
+@pytest.fixture(scope="session")
+def board(with_npu: Environment, tmp_path_factory: pytest.TempPathFactory) -> Board:
+    return make_board(with_npu, tmp_path_factory.mktemp("board"))
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +135,37 @@ def test_a_wheel_holds_type_marker_and_licence_and_no_tests(wheels: dict[str, Pa
     assert not [name for name in names if name.endswith((".pyc", ".log"))]
 
 
+@pytest.mark.parametrize("source", [*PACKAGES, ECHO], ids=lambda source: source.name)
+def test_a_wheel_holds_every_file_of_its_sources(wheels: dict[str, Path], source: Path) -> None:
+    """Data and C files too."""
+    there = {
+        str(path.relative_to(source / "src"))
+        for path in (source / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheels[source.name]) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == there
+    c_files = {Path(name).suffix for name in there} & {".c", ".h"}
+    assert c_files == ({".c", ".h"} if source.name == "rkllm-sim" else set())
+
+
 def test_exo_runs_from_its_wheel_not_from_the_sources(alone: Environment) -> None:
     where = run_well(alone.bin / "python", "-c", "import exo; print(exo.__file__)", cwd=alone.bin)
     assert Path(where).is_relative_to(alone.bin.parent)
     assert alone.command("version") == f"exo {version_of('exo')}\n"
 
 
-def test_what_is_installed_fits_together(alone: Environment) -> None:
-    run_well(alone.bin / "python", "-m", "pip", "check")
+@pytest.mark.parametrize("name", ["alone", "with_npu", "simulator"])
+def test_what_is_installed_fits_together(name: str, request: pytest.FixtureRequest) -> None:
+    environment: Environment = request.getfixturevalue(name)
+    run_well(environment.bin / "python", "-m", "pip", "check")
+
+
+def test_exo_alone_knows_nothing_of_the_npu(alone: Environment) -> None:
+    assert "rkllm" not in alone.command("--list-engines")
+    assert "rkllm" not in alone.command("models")
+    done = run(alone.exo, "--inference-engine", "rkllm", env=alone.settings, cwd=alone.bin)
+    assert (done.returncode, "no engine 'rkllm'" in done.stderr) == (2, True)
 
 
 def test_the_built_in_engines_are_listed(alone: Environment) -> None:
@@ -115,6 +188,64 @@ def test_a_chat_with_the_built_in_model(alone: Environment, start_node: StartNod
     assert len(re.findall(r"[A-Za-z]+", text_of(answer))) >= 3
     assert answer["usage"]["completion_tokens"] > 0
     assert node.stop() == 0
+
+
+def test_our_packages_come_from_their_files_and_never_from_the_index(with_npu: Environment) -> None:
+    report = json.loads(run_well(with_npu.bin / "python", "-m", "pip", "inspect"))
+    origins = {
+        package["metadata"]["name"]: package.get("direct_url", {}).get("url", "") for package in report["installed"]
+    }
+    own = {distribution_of(source) for source in PACKAGES}
+    assert own < set(origins)
+    assert all(origins[name].startswith("file://") for name in own)
+
+
+def test_without_a_library_the_npu_engine_says_what_is_missing(with_npu: Environment) -> None:
+    printed = with_npu.command("--list-engines")
+    assert engines(printed) == {"dummy": "yes", "llamacpp": "yes", "rkllm": "no"}
+    (line,) = [line for line in printed.splitlines() if line.startswith("rkllm")]
+    assert "There is no librkllmrt.so" in line
+    assert "RKLLM_LIB" in line
+    assert line.endswith("(from exo-rkllm)")
+
+
+def test_with_a_library_the_npu_engine_can_run(with_npu: Environment, board: Board) -> None:
+    printed = with_npu.command("--list-engines", **board.settings)
+    assert engines(printed)["rkllm"] == "yes"
+    assert f"librkllmrt 1.3.0 at {board.library}" in printed
+    rows = {line.split()[0]: line for line in with_npu.command("models", **board.settings).splitlines()}
+    assert rows["tiny"].endswith("rkllm")
+    assert rows["qwen2.5-1.5b-rkllm"].endswith("not in the store")
+
+
+def test_the_npu_engine_answers_a_chat(with_npu: Environment, board: Board, start_node: StartNode) -> None:
+    node = start_node(command=[with_npu.exo], env={**with_npu.settings, **board.settings})
+    assert node.engine == "rkllm"
+    answer = node.chat(QUESTION).json()
+    assert answer["model"] == "tiny"
+    assert text_of(answer)
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] > 0
+    assert text_of(node.chat(QUESTION).json()) == text_of(answer)
+    assert node.stop() == 0
+
+
+def test_the_npu_package_leaves_the_default_engine_alone(with_npu: Environment, start_node: StartNode) -> None:
+    assert start_node(command=[with_npu.exo], env=with_npu.settings).engine == "llamacpp"
+
+
+def test_the_simulator_works_alone(simulator: Environment, tmp_path: Path) -> None:
+    report = json.loads(run_well(simulator.bin / "python", "-m", "pip", "inspect"))
+    assert {package["metadata"]["name"] for package in report["installed"]} - {"pip", "setuptools"} == {
+        "rkllm-facts",
+        "rkllm-sim",
+    }
+    made = make_board(simulator, tmp_path)
+    assert b"rkllm-runtime version" in made.library.read_bytes()
+    assert made.model.with_name("tokenizer.json").is_file()
+    assert "rk3588:" in run_well(simulator.bin / "rkllm-sim", "profiles", cwd=simulator.bin)
+    program = f"import ctypes; ctypes.CDLL({str(made.library)!r}).rkllm_init"
+    run_well(simulator.bin / "python", "-c", program, cwd=simulator.bin)
 
 
 def test_an_installed_plugin_is_listed_with_its_source_and_no_problem(with_echo: Environment) -> None:
@@ -238,6 +369,12 @@ def engines(printed: str) -> dict[str, str]:
 
 def text_of(answer: dict[str, Any]) -> str:
     return str(answer["choices"][0]["message"]["content"])
+
+
+def distribution_of(source: Path) -> str:
+    found = re.search(r'^name = "(.+)"$', (source / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def version_of(package: str) -> str:

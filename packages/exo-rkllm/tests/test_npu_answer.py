@@ -91,6 +91,15 @@ def test_padding_is_reasoning_and_never_answer(pad: tuple[int, bytes]) -> None:
     assert filtered.ids is None
 
 
+def test_padding_within_reasoning_stays_in_its_place() -> None:
+    """The blanks before it are held back: they might stand before the end of the reasoning."""
+    reasoning, answer, _ = play(
+        [*words("a\n\n"), PAD, *words(" b\n", "</think>", "c")], thinking=ThinkingMarkers(), inside=True
+    )
+    assert reasoning == "a\n\n[PAD151935] b"
+    assert answer == "c"
+
+
 def test_text_that_only_looks_a_little_like_padding_is_text() -> None:
     _, answer, _ = play(words("[PAD", "[PADDING]", "[PAD1] x"))
     assert answer == "[PAD[PADDING][PAD1] x"

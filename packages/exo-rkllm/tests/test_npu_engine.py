@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from npu_board import SimBoard
+from npu_board import NEWEST, SimBoard
 from prometheus_client import CollectorRegistry
 
 from exo.inference import EngineContext
@@ -334,7 +334,7 @@ async def test_health_tells_of_a_worker_that_cannot_be_started(board: SimBoard) 
         assert "the worker of m cannot be started" in health.detail
 
 
-@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+@pytest.mark.parametrize("abi", [pytest.param("1.2.3", marks=pytest.mark.slow), NEWEST])
 async def test_a_run_that_fails_before_its_first_token_is_refused_as_a_whole(abi: str, tmp_path: Path) -> None:
     """Whatever is told with the first delta: a status can only be kept while none has come."""
     board = SimBoard(tmp_path, abi)

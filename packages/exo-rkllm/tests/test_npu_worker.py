@@ -13,11 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-from npu_board import NEWEST, SimBoard, every_abi
+from npu_board import ABIS, NEWEST, SimBoard
 
 from exo.types import EngineUnavailable, ModelLoadError, RunFailed, RunTimedOut, WorkerDied
 from exo_rkllm.npu_worker import NpuRun, NpuWorker, State, Timeouts
 from exo_rkllm.worker.frames import LoadOrder
+
+pytestmark = pytest.mark.slow
 
 PROMPT = [300, 301, 302, 303, 304]
 LONG = 10_000
@@ -80,7 +82,7 @@ async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-@every_abi
+@pytest.mark.parametrize("abi", ABIS)
 async def test_a_run(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model()) as worker:
@@ -91,16 +93,16 @@ async def test_a_run(abi: str, tmp_path: Path) -> None:
         assert worker.state.value == "running"
         found = await tokens(run)
         assert run.done is not None
-        assert run.done["tokens"] == len(found) == board.runs()[0]["generated"]
+        assert run.done.tokens == len(found) == board.runs()[0]["generated"]
         assert board.runs()[0]["tokens"] == PROMPT
-        assert not run.done["aborted"]
+        assert not run.done.aborted
         assert worker.state.value == "ready"
-        assert run.done["prefilled"] == (None if abi.startswith(("1.1", "1.2.0", "1.2.1b1")) else len(PROMPT))
+        assert run.done.prefilled == (None if abi.startswith(("1.1", "1.2.0", "1.2.1b1")) else len(PROMPT))
     assert worker.state.value == "dead"
     assert worker.pid is None
 
 
-@every_abi
+@pytest.mark.parametrize("abi", ABIS)
 async def test_the_cap_is_exact(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model(answer=(50, 50), decode_ms=1)) as worker:
@@ -139,7 +141,7 @@ async def test_a_run_that_is_left_before_it_began_never_reaches_the_runtime(boar
         os.kill(worker.pid or 0, signal.SIGCONT)
         assert await tokens(run) == []
         assert run.done is not None
-        assert run.done["aborted"]
+        assert run.done.aborted
         assert len(await tokens(await begin(worker, cap=2))) == 2
     assert len(board.runs()) == 1
 
@@ -303,7 +305,7 @@ async def test_stop_during_a_run_ends_it(board: SimBoard) -> None:
     assert psutil.Process().children() == []
 
 
-@every_abi
+@pytest.mark.parametrize("abi", ABIS)
 async def test_embeddings(abi: str, tmp_path: Path) -> None:
     board = SimBoard(tmp_path, abi)
     async with loaded(board, board.add_model(embd=32)) as worker:

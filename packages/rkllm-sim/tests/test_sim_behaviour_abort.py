@@ -61,19 +61,17 @@ def test_an_abort_when_nothing_runs_has_no_effect_later(abi: str, bench: Bench) 
     assert [line["running"] for line in bench.calls("rkllm_abort")] == [False, False]
 
 
-@every_release
+@releases("1.1.4", "1.3.0")
 def test_an_abort_does_not_cut_a_prefill_short(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "prefill_ms 10"))
-    run = Background(model, list(range(40)), tokens=0)
+    run = Background(model, list(range(100)), tokens=0)
     until(lambda: bool(bench.calls("rkllm_run", "enter")))
-    asked = time.monotonic()
     model.call("abort")
     outcome = run.result()
     assert outcome.states == ["finish"]
     line = bench.last_run()
-    assert line["t"] - line["t_enter"] >= 0.4
-    assert asked < line["t_enter"] + 0.4
-    assert (line["prefilled"], line["generated"]) == (40, 0)
+    assert line["t"] - line["t_enter"] >= 1.0
+    assert (line["prefilled"], line["generated"], line["aborted"]) == (100, 0, True)
 
 
 @releases("1.2.3", "1.3.0")

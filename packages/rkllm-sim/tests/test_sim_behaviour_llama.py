@@ -86,6 +86,7 @@ def test_abort_reaches_the_child_and_the_next_run_is_sound(bench: Bench) -> None
     outcome = model.run([100], answer=lambda call: model.call("abort") if len(model.calls) == 3 else 0)
     assert outcome.states == ["normal"] * 3 + ["finish"]
     assert model.run([95]).ids == [96, 97, 98]
+    assert told(bench)[2] == "abort"
     assert model.run([97], answer=lambda call: model.call("abort")).ids == [98]
     assert model.run([95]).ids == [96, 97, 98]
 
@@ -150,7 +151,9 @@ def test_the_child_dies_with_its_process(bench: Bench) -> None:
         "print('loaded' if model.ret == 0 else 'failed', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", program, str(bench.libraries("1.3.0")), str(llama_model(bench.folder))]
+    deaf = '"/bin/sh" "-c" "read line; echo ok; exec sleep 1000"'  # it does not notice the end of its stdin
+    model = llama_model(bench.folder, child=deaf)
+    command = [sys.executable, "-c", program, str(bench.libraries("1.3.0")), str(model)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env={"PYTHONPATH": str(SUPPORT)}, text=True, **pipes) as process:  # type: ignore[call-overload]  # the pipes of both
         assert any(line == "loaded\n" for line in process.stdout)

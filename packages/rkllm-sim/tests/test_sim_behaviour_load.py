@@ -178,6 +178,7 @@ def test_missing_arguments_are_refused(abi: str, bench: Bench, capfd: Output) ->
         ("vocab 324", "vocab 9999", "cannot be understood"),
         ("rkllm-toolkit version: 1.1.0\n", "", "the file is cut off"),
         ("rkllm-toolkit version: 1.1.0\n", "rkllm-toolkit version: 1.1.1\n", "does not name the toolkit"),
+        ("version: 1.1.0\n", "version: 1.1.0\nmore\n", "does not name the toolkit"),
         ("toolkit 1.1.0\n", "", "does not name the toolkit"),
         ("special 321", "fault", "cannot be understood"),
         ("special 321", 'fault error_at=3 when "', "cannot be understood"),

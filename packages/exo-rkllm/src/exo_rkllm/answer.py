@@ -119,7 +119,10 @@ class AnswerFilter:
                 f"the {self._pad_limit} that RKLLM_PAD_LIMIT allows, so the run was ended. Send the request again, or "
                 "shorten it."
             )
-        return Delta(reasoning=text.decode(errors="replace"))
+        piece = text.decode(errors="replace")
+        if self._splitter is None or not self._splitter.inside:
+            return Delta(reasoning=piece)
+        return self._delta(*self._splitter.feed(piece))  # so that it stays behind the blanks that are held back
 
     def _delta(self, reasoning: str, answer: str) -> Delta | None:
         if answer:

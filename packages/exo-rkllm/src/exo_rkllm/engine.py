@@ -67,6 +67,7 @@ class RKLLMInferenceEngine(InferenceEngine):
         self._prepared: dict[int, tuple[ChatRequest, Prompt]] = {}
         self._unloads: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.metrics.cached.set_function(self._cached_positions)
 
     @property
     def no_model_hint(self) -> str:
@@ -173,6 +174,10 @@ class RKLLMInferenceEngine(InferenceEngine):
                 yield model
         finally:
             self._unload_later(model_id)
+
+    def _cached_positions(self) -> int:
+        models = self._pool.models.values()
+        return max(models, key=lambda model: model.last_used).cached if models else 0
 
     def _unload_later(self, model_id: str) -> None:
         timer = self._unloads.pop(model_id, None)

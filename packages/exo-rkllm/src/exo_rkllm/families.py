@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from exo.chat import ChatTemplate
+from exo.chat import Template
 from exo.types import Message, ThinkingMarkers
 
 __all__ = ["CHATML", "Family", "family_of", "least_tokens", "most_tokens", "render_without_tokenizer"]
@@ -110,7 +110,7 @@ def family_of(family: str, model: str = "") -> Family:
     return CHATML
 
 
-def render_without_tokenizer(template: ChatTemplate, messages: Sequence[Message]) -> str:
+def render_without_tokenizer(template: Template, messages: Sequence[Message]) -> str:
     """The whole conversation as text, for the runtime to tokenise.
 
     The runtime reads special tokens wherever they stand. What looks like one in the messages therefore gets an

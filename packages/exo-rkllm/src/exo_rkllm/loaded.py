@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -28,6 +29,7 @@ from exo_rkllm.answer import AnswerFilter
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.npu_worker import NpuRun, NpuWorker
 from exo_rkllm.texts import ModelTexts, Prompt
+from exo_rkllm.worker.frames import Done
 from rkllm_facts.abi import Features, layout
 
 _QUIET_START = 15.0
@@ -82,10 +84,15 @@ class NpuLoadedModel(PooledModel):
     def worker_pid(self) -> int | None:
         return self._worker.pid
 
+    @property
+    def cached(self) -> int:
+        """Positions in the KV cache after the last run, 0 where the runtime does not tell."""
+        return self._worker.cached or 0
+
     async def close(self) -> None:
         await self._worker.stop()
 
-    @property
+    @functools.cached_property
     def features(self) -> Features:
         """What the runtime of the worker can do. The worker has to be loaded."""
         loaded = self._worker.loaded
@@ -123,8 +130,9 @@ class NpuLoadedModel(PooledModel):
         finally:
             run.leave()
             self.last_used = time.monotonic()
-        self._remember(prompt, filtered, cap)
+        self._note_cache(prompt, filtered, cap)
         yield self._last(run, prompt, filtered, clock, cap=cap, cached=cached)
+        self.texts.remember(prompt, filtered.raw_text, filtered.ids)  # after all, for the NPU may go on meanwhile
 
     async def embed(self, ids: Sequence[int]) -> tuple[float, ...]:
         """The hidden state of the last position, scaled to length 1."""
@@ -172,28 +180,22 @@ class NpuLoadedModel(PooledModel):
             return 0
         return min(common_prefix(cache, prompt.ids), len(prompt.ids) - 1)
 
-    def _remember(self, prompt: Prompt, filtered: AnswerFilter, cap: int) -> None:
-        """Note what the cache holds by now: the last token is in it only if the one after it was evaluated too."""
+    def _note_cache(self, prompt: Prompt, filtered: AnswerFilter, cap: int) -> None:
+        """What the cache holds by now: the last token is in it only if the one after it was evaluated too."""
         if prompt.ids is None:
             return
-        if filtered.ids is None:
-            self._cache = array("i", prompt.ids)
-            self.texts.remember(prompt, None, ())
-            return
+        ids = filtered.ids or []
         ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
-        self._cache = array("i", prompt.ids) + array("i", filtered.ids if ended_itself else filtered.ids[:-1])
-        self.texts.remember(prompt, filtered.raw_text, filtered.ids)
+        self._cache = prompt.ids + array("i", ids if ended_itself else ids[:-1])
 
     def _last(
         self, run: NpuRun, prompt: Prompt, filtered: AnswerFilter, clock: _Clock, *, cap: int, cached: int
     ) -> Delta:
         done = run.done
-        prefilled = None if done is None else done["prefilled"]
+        prefilled = None if done is None else done.prefilled
         prompt_tokens = prompt.tokens if prompt.is_counted else (prefilled or 0)
         if prefilled is not None and prompt.is_counted:
             cached = max(0, prompt_tokens - prefilled)
-        if done is not None and done["cached"] is not None:
-            self._metrics.cached.set(done["cached"])
         self._metrics.prefix_reused.labels(self.model_id).inc(cached)
         self._metrics.inference.observe(clock.now())
         rest = None if filtered.stopped else filtered.flush()
@@ -224,11 +226,11 @@ class _Clock:
     def first_token(self) -> None:
         self._first = self._first or time.monotonic()
 
-    def timings(self, done: Any) -> Timings:
+    def timings(self, done: Done | None) -> Timings:
         first = self._first or time.monotonic()
         prefill, decode = first - self._started, time.monotonic() - first
-        if done is not None and done["prefill_ms"] is not None:
-            prefill, decode = done["prefill_ms"] / 1000, done["decode_ms"] / 1000
+        if done is not None and done.prefill_ms is not None and done.decode_ms is not None:
+            prefill, decode = done.prefill_ms / 1000, done.decode_ms / 1000
         return Timings(prefill=prefill, decode=decode)
 
 

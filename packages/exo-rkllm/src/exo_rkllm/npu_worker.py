@@ -143,6 +143,8 @@ class NpuWorker:
         self.label = label
         self.state = State.DEAD
         self.loaded: Loaded | None = None
+        self.cached: int | None = None
+        """Positions in the KV cache after the last run, None where the runtime does not tell."""
         self.context_limit: int | None = None
         """The greatest context of the model, once a load has shown it."""
         self.restarts = 0
@@ -191,7 +193,7 @@ class NpuWorker:
 
         `prompt_tokens` is the length of the prompt, estimated where it is text.
         """
-        options = json.dumps(dict(sampling)).encode()
+        options = json.dumps(dict(sampling)).encode() if sampling else b""
         body, flags = (prompt.encode(), FLAG_TEXT) if isinstance(prompt, str) else (ids_to_bytes(prompt), 0)
         return await self._begin(
             Kind.RUN, lambda run: RUN_HEAD.pack(run, cap, flags, len(options)) + options + body, prompt_tokens
@@ -260,6 +262,9 @@ class NpuWorker:
 
     def _on_frame(self, kind: int, body: bytes) -> None:
         run = self._run
+        if kind == Kind.CACHE:
+            (self.cached,) = RUN_ID.unpack(body)
+            return
         if run is None or RUN_ID.unpack_from(body)[0] != run.number:
             return
         run.last_sign = asyncio.get_running_loop().time()
@@ -271,7 +276,7 @@ class NpuWorker:
             return
         error: ExoError | None = None
         if kind == Kind.DONE:
-            run.done = json.loads(body[RUN_ID.size :])
+            run.done = Done.from_body(body)
         elif kind == Kind.EMBEDDING:
             run.embedding = array("f", body[RUN_ID.size :])
         else:

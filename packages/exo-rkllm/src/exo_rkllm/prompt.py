@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from exo.chat import ChatTemplate
+from exo.chat import Template
 from exo.types import InvalidRequest, Message, ThinkingMarkers, ToolCall
 from exo_rkllm.tokenizer import After, ModelTokenizer
 
@@ -56,7 +56,7 @@ class PromptEncoder:
     """
 
     def __init__(
-        self, tokenizer: ModelTokenizer, template: ChatTemplate, markers: ThinkingMarkers | None, *, memory: int = 64
+        self, tokenizer: ModelTokenizer, template: Template, markers: ThinkingMarkers | None, *, memory: int = 64
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template

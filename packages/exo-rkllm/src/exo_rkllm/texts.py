@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exo.chat import ChatTemplate
+from exo.chat import ChatTemplate, GoTemplate, Template
 from exo.models import Modelfile
-from exo.types import InvalidRequest, Message, ModelCard, ThinkingMarkers, UnsupportedParameter
+from exo.types import (
+    InvalidRequest,
+    Message,
+    ModelCard,
+    ModelLoadError,
+    ThinkingMarkers,
+    UnsupportedParameter,
+)
 from exo_rkllm.answer import TokenRules
 from exo_rkllm.families import family_of, least_tokens, render_without_tokenizer
 from exo_rkllm.models import NpuCard
@@ -20,6 +28,8 @@ _NO_TOKENIZER = (
     "its folder has no tokenizer.json: prompts go to the runtime as text, only the runtime counts their tokens, and "
     "long ones are refused by a bound alone. Put tokenizer.json and tokenizer_config.json of {repository} into it."
 )
+
+_NAMES_MESSAGES = re.compile(r"(?<![.\w])messages\b")
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class ModelTexts:
     def __init__(
         self,
         tokenizer: ModelTokenizer | None,
-        template: ChatTemplate,
+        template: Template,
         *,
         thinking: ThinkingMarkers | None,
         system: str | None = None,
@@ -66,21 +76,29 @@ class ModelTexts:
 
     @classmethod
     def load(cls, folder: Path, card: ModelCard, npu: NpuCard | None, modelfile: Modelfile) -> ModelTexts:
-        """Read a model's folder. Takes up to a second. Raises ModelLoadError for damaged files."""
+        """Read a model's folder. Takes up to a second. Raises ModelLoadError for damaged files.
+
+        The Modelfile's template goes before the tokenizer's own, and that before the family's. Reasoning is marked as
+        the card says, else as the template in use knows it, else as the one that it replaces: a Modelfile changes how
+        chats are written, not whether the model thinks.
+        """
         tokenizer = ModelTokenizer.load(folder)
         own = None if tokenizer is None else tokenizer.template
         family = family_of(card.family or (npu.family if npu else ""), card.id)
-        template = own or ChatTemplate(family.template, name=f"The chat template of the family {family.name}")
+        given = _given_template(folder, modelfile, tokenizer)
+        template = given or own
+        if template is None:
+            template = ChatTemplate(family.template, name=f"The chat template of the family {family.name}")
         warnings = []
         if tokenizer is None:
             repository = modelfile.huggingface_path or (npu.tokenizer if npu else "") or "the original model"
             warnings.append(_NO_TOKENIZER.format(repository=repository))
-        elif own is None:
+        elif own is None and given is None:
             warnings.append(f"its tokenizer files have no chat template; that of {family.name} is used.")
         return cls(
             tokenizer,
             template,
-            thinking=card.thinking or (_thinking_of(own) if own else family.thinking),
+            thinking=card.thinking or _thinking_of(given) or (_thinking_of(own) if own else family.thinking),
             system=modelfile.system,
             vocabulary=npu.vocabulary if npu else None,
             warnings=warnings,
@@ -113,9 +131,9 @@ class ModelTexts:
         ids = array("i", self._tokenizer.encode_plain(text))
         return Prompt(text, ids, len(ids))
 
-    def remember(self, prompt: Prompt, answer: str | None, ids: Sequence[int]) -> None:
+    def remember(self, prompt: Prompt, answer: str, ids: Sequence[int] | None) -> None:
         """A run has brought this answer: sent again, its text becomes the same ids. None: they are not known."""
-        if self._encoder is not None and prompt.encoded is not None and answer is not None:
+        if self._encoder is not None and prompt.encoded is not None and ids is not None:
             self._encoder.remember(prompt.encoded, answer, ids)
 
 
@@ -143,10 +161,33 @@ def _rules(tokenizer: ModelTokenizer | None, thinking: ThinkingMarkers | None, v
     )
 
 
-def _thinking_of(template: ChatTemplate) -> ThinkingMarkers | None:
+def _given_template(folder: Path, modelfile: Modelfile, tokenizer: ModelTokenizer | None) -> Template | None:
+    """The TEMPLATE of the Modelfile, None if it has none. Raises ModelLoadError.
+
+    `{%` makes it Jinja. Otherwise it is what it can be parsed as: Go's language, which Ollama's Modelfiles are written
+    in, else Jinja that names `messages`.
+    """
+    source = modelfile.template
+    if source is None or not source.strip():
+        return None
+    name = f"The TEMPLATE in {folder / 'Modelfile'}"
+    special = {} if tokenizer is None else tokenizer.special_texts
+    if "{%" in source:
+        return ChatTemplate(source, special=special, name=name)
+    if "{{" not in source:
+        raise ModelLoadError(f"{name} has no {{{{ in it, so no message would reach the model. Mend it, or remove it.")
+    try:
+        return GoTemplate(source, name=name)
+    except ModelLoadError:
+        if not _NAMES_MESSAGES.search(source):
+            raise
+        return ChatTemplate(source, special=special, name=name)
+
+
+def _thinking_of(template: Template | None) -> ThinkingMarkers | None:
     """The usual markers, if the template knows them."""
     usual = ThinkingMarkers()
-    return usual if usual.close in template.source else None
+    return usual if template is not None and usual.close in template.source else None
 
 
 def _ends_open(text: str, thinking: ThinkingMarkers | None) -> bool:

@@ -13,19 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rkllm_facts.abi import SUPPORTED
 from rkllm_sim.build import build
 from rkllm_sim.model import write_model
 
 ABIS = SUPPORTED
 NEWEST = SUPPORTED[-1]
-every_abi = pytest.mark.parametrize(
-    "abi", [abi if abi == NEWEST else pytest.param(abi, marks=pytest.mark.slow) for abi in ABIS]
-)
-"""All but the newest are slow: each library takes a second of the compiler's time."""
-
 _POLL = 0.01
 
 

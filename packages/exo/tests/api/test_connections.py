@@ -231,6 +231,7 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return True
 
 
+@pytest.mark.slow
 async def test_an_unused_connection_is_closed_after_a_while() -> None:
     async with running(settings=HttpSettings(port=0, idle_timeout=1)) as node:
         reader, writer = await connect(node)

@@ -80,6 +80,7 @@ def test_a_probe_that_hangs_loses_nothing_else(around: Surroundings, never: Even
     assert found.unknown == ("Probe slow: did not end in time", "Good: one thing: Not Supported")
 
 
+@pytest.mark.slow
 def test_a_reading_that_hangs_leaves_its_probe_time_to_hand_over(around: Surroundings, never: Event) -> None:
     def one(around: Surroundings, reader: Reader) -> Findings:
         reader.read("Slow", never.wait, limit=3600)

@@ -9,7 +9,8 @@
 | worker | LOADED | JSON of Loaded |
 | worker | REFUSED | JSON of Refused: the load has failed, the worker ends |
 | worker | TOKEN | run; token id (i32); UTF-8 text |
-| worker | DONE | run; JSON of Done |
+| worker | DONE | run; see DONE_BODY |
+| worker | CACHE | positions in the KV cache (u32), after DONE where the runtime tells |
 | worker | FAILED | run; JSON of Refused: the run has failed |
 | worker | EMBEDDING | run; float32 |
 
@@ -22,13 +23,16 @@ import enum
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 HEAD = struct.Struct("=IB")
 RUN_ID = struct.Struct("=I")
 RUN_HEAD = struct.Struct("=IIII")
 TOKEN_HEAD = struct.Struct("=IBIi")
 TOKEN_BODY = struct.Struct("=Ii")
+DONE_BODY = struct.Struct("=Ii?iff")
+"""Run, tokens generated, whether it was aborted; then tokens prefilled, -1 where the runtime does not tell, and its
+milliseconds of prefill and of generation."""
 FLAG_TEXT = 1
 """The prompt is text, for a model whose tokenizer nobody here has."""
 LARGEST_BODY = 1 << 28
@@ -47,6 +51,7 @@ class Kind(enum.IntEnum):
     DONE = 14
     FAILED = 15
     EMBEDDING = 16
+    CACHE = 17
 
 
 class LoadOrder(TypedDict):
@@ -80,16 +85,21 @@ class Refused(TypedDict):
     message: str
 
 
-class Done(TypedDict):
-    """How a run ended. `tokens` were generated, `prefilled` is None where the runtime does not tell; times in ms."""
+class Done(NamedTuple):
+    """How a run ended. `tokens` were generated; None where the runtime does not tell."""
 
     tokens: int
     aborted: bool
     prefilled: int | None
     prefill_ms: float | None
     decode_ms: float | None
-    seconds: float
-    cached: int | None
+
+    @classmethod
+    def from_body(cls, body: bytes) -> Done:
+        _, tokens, aborted, prefilled, prefill_ms, decode_ms = DONE_BODY.unpack(body)
+        if prefilled < 0:
+            return cls(tokens, aborted, None, None, None)
+        return cls(tokens, aborted, prefilled, prefill_ms, decode_ms)
 
 
 def frame(kind: Kind, body: bytes = b"") -> bytes:

@@ -1,17 +1,18 @@
 """The worker's own side: one model, one run at a time.
 
-Two threads. The main one reads frames and calls rkllm_abort; the running one loads the model and calls rkllm_run, and
-the runtime calls back on it (or on a thread of its own), where each token is written to the socket at once. A write
-blocks while the node does not read. Either end closing the socket ends the process.
+Two threads. The running one waits for orders, loads the model and calls rkllm_run; the runtime calls back on it (or on
+a thread of its own), where each token is written to the socket at once. The main one listens during a run, for that is
+when the other cannot: it calls rkllm_abort. Whichever reads an order of the other hands it over. A write blocks while
+the node does not read. Either end closing the socket ends the process.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import json
 import os
-import queue
 import select
 import socket
 import sys
@@ -32,11 +33,11 @@ from exo_rkllm.runtime import (
     open_library,
 )
 from exo_rkllm.worker.frames import (
+    DONE_BODY,
     FLAG_TEXT,
     RUN_HEAD,
     RUN_ID,
     TOKEN_HEAD,
-    Done,
     FrameReader,
     Kind,
     Loaded,
@@ -59,62 +60,79 @@ class Worker:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         connection.set_inheritable(False)  # a child of the runtime would keep it open
-        self._orders: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self._reader = FrameReader()
+        self._reading = threading.Lock()
+        self._orders: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._order_came = Signal()
+        self._stop_wanted = Signal()
+        self._listening = threading.Event()
         self._model: NpuModel | None = None
-        self._stop_wanted, self._stop_signal = os.pipe()
         self._lock = threading.Lock()
         self._run: _Run | None = None
         self._dropped: set[int] = set()  # runs that were aborted before they began
         self._runner = threading.Thread(target=self._work, daemon=True, name="runner")
 
     def serve(self) -> None:
-        """The main thread: read frames until the node is gone, then end the process."""
+        """The main thread: listen during each run."""
         self._runner.start()
-        reader = FrameReader()
-        poll = select.poll()
-        for descriptor in (self._socket.fileno(), self._stop_wanted):
-            poll.register(descriptor, select.POLLIN)
+        poll = poll_of(self._socket, self._stop_wanted)
         while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == self._stop_wanted:
-                    os.read(descriptor, _READ)
-                    self._abort(None)
-                elif not self._receive(reader):
+            self._listening.wait()
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._stop_wanted.fileno() in ready:
+                self._stop_wanted.clear()
+                self._abort_if_complete()
+            if self._socket.fileno() in ready:
+                if not self._receive():
                     self._end()
+                if self._orders:
+                    self._order_came.set()
 
-    def _receive(self, reader: FrameReader) -> bool:
-        """Read what has come; False once the node is gone."""
-        try:
-            data = self._socket.recv(_READ)
-        except ConnectionError:
-            return False
-        for kind, body in reader.feed(data):
-            if kind == Kind.ABORT:
-                self._abort(RUN_ID.unpack(body)[0])
-            else:
-                self._orders.put((kind, body))
+    def _receive(self) -> bool:
+        """Read what has come, if the other thread has not; False once the node is gone."""
+        with self._reading:
+            try:
+                data = self._socket.recv(_READ, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except ConnectionError:
+                return False
+            for kind, body in self._reader.feed(data):
+                if kind == Kind.ABORT:
+                    self._abort(RUN_ID.unpack(body)[0])
+                else:
+                    self._orders.append((kind, body))
         return bool(data)
 
-    def _abort(self, run_id: int | None) -> None:
-        """End a run, or with None the one that goes on. A run that has not begun never will."""
+    def _abort(self, run_id: int) -> None:
+        """The node wants no more of a run. One that has not begun never will."""
         with self._lock:
             run = self._run
-            if run is None or (run_id is not None and run_id != run.id):
-                if run_id is not None:
-                    self._dropped.add(run_id)
+            if run is None or run_id != run.id:
+                self._dropped.add(run_id)
                 return
-            run.aborted = run.aborted or run_id is not None
-            model = self._model
+            run.aborted = True
+        self._abort_model()
+
+    def _abort_if_complete(self) -> None:
+        """The run in hand has all its tokens, or tokens come in spite of an abort."""
+        with self._lock:
+            run = self._run
+        if run is not None and (run.capped or run.aborted):
+            self._abort_model()
+
+    def _abort_model(self) -> None:
         try:
-            if model is not None:
-                model.abort()
+            if self._model is not None:
+                self._model.abort()
         except NpuError as error:  # the run goes on; if it gives no sign of life, the node ends this process
             print(error, file=sys.stderr, flush=True)  # noqa: T201 - the node reads it
 
     def _end(self) -> NoReturn:
         """The runtime may be in a call that cannot be ended: then the system frees what it holds."""
-        self._abort(None)
-        self._orders.put((_END, b""))
+        self._abort_model()
+        self._orders.append((_END, b""))
+        self._order_came.set()
         self._runner.join(_END_GRACE)
         os._exit(0)
 
@@ -127,12 +145,21 @@ class Worker:
             Kind.EMBED: self._on_embed,
             _END: self._on_end,
         }
+        poll = poll_of(self._socket, self._order_came)
         try:
             while True:
-                kind, body = self._orders.get()
+                while not self._orders:
+                    poll.poll()
+                    self._order_came.clear()
+                    if not self._receive():
+                        self._orders.append((_END, b""))
+                kind, body = self._orders.popleft()
+                self._listening.set()
                 handlers[kind](body)
+                self._listening.clear()
+                self._stop_wanted.set()  # the main thread goes to wait for the next order
         except OSError:  # the node is gone: nobody is left to tell
-            os._exit(0)
+            self._on_end(b"")
         except BaseException:  # noqa: BLE001 - a defect: without this thread the process is of no use
             traceback.print_exc()
             os._exit(_DEFECT)
@@ -170,15 +197,15 @@ class Worker:
     def _on_run(self, body: bytes) -> None:
         run_id, cap, flags, length = RUN_HEAD.unpack_from(body)
         start = RUN_HEAD.size + length
-        sampling = sampling_options(json.loads(body[RUN_HEAD.size : start] or b"{}"))
+        sampling = sampling_options(json.loads(body[RUN_HEAD.size : start])) if length else SamplingOptions()
         prompt = body[start:].decode() if flags & FLAG_TEXT else ids_from_bytes(body[start:])
-        run = _Run(run_id, cap, self._socket, self._stop_signal)
+        run = _Run(run_id, cap, self._socket, self._stop_wanted)
         self._guarded(run, lambda model: generate(model, run, prompt, sampling))
 
     def _on_embed(self, body: bytes) -> None:
         (run_id,) = RUN_ID.unpack_from(body)
         ids = ids_from_bytes(body[RUN_ID.size :])
-        run = _Run(run_id, 0, self._socket, self._stop_signal)
+        run = _Run(run_id, 0, self._socket, self._stop_wanted)
         self._guarded(run, lambda model: frame(Kind.EMBEDDING, RUN_ID.pack(run_id) + model.embed(ids).tobytes()))
 
     def _on_end(self, _: bytes) -> None:
@@ -196,16 +223,46 @@ class Worker:
             self._dropped = {other for other in self._dropped if other > run.id}
             self._run = None if dropped else run
         try:
-            answer = done(run, None, 0.0, dropped=True) if dropped else work(model)
+            answer = done(run, None, dropped=True) if dropped else work(model)
         except (NpuError, ValueError) as error:  # ValueError: a prompt that cannot be passed
             answer = frame(Kind.FAILED, RUN_ID.pack(run.id) + json.dumps(refusal(error)).encode())
         finally:
             with self._lock:
                 self._run = None
         self._socket.sendall(answer)
+        positions = None if dropped else model.cache_size()
+        if positions is not None:
+            self._socket.sendall(frame(Kind.CACHE, RUN_ID.pack(positions)))
 
     def _send_json(self, kind: Kind, body: Loaded | Refused) -> None:
         self._socket.sendall(frame(kind, json.dumps(body).encode()))
+
+
+class Signal:
+    """Wakes a thread that polls. It is set or not; setting it twice is setting it once."""
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._out, False)
+        os.set_blocking(self._in, False)
+
+    def fileno(self) -> int:
+        return self._out
+
+    def set(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is set many times over
+            os.write(self._in, b"!")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is not set
+            os.read(self._out, _READ)
+
+
+def poll_of(*sources: socket.socket | Signal) -> select.poll:
+    poll = select.poll()
+    for source in sources:
+        poll.register(source.fileno(), select.POLLIN)
+    return poll
 
 
 class _Run:
@@ -215,7 +272,7 @@ class _Run:
     abort: one that was called a moment before the runtime began has no effect.
     """
 
-    def __init__(self, run_id: int, cap: int, connection: socket.socket, signal: int) -> None:
+    def __init__(self, run_id: int, cap: int, connection: socket.socket, stop_wanted: Signal) -> None:
         self.id = run_id
         self.cap = cap
         self.sent = 0
@@ -223,47 +280,38 @@ class _Run:
         self.aborted = False
         self.caps_itself = False  # the runtime ends the run at `cap`
         self._send = connection.sendall
-        self._signal = signal
+        self._stop_wanted = stop_wanted
 
     def __call__(self, text: bytes, token_id: int) -> None:
         if self.capped or self.aborted:
-            os.write(self._signal, b"!")
+            self._stop_wanted.set()
             return
         self.sent += 1
         self._send(_PACK_TOKEN(8 + len(text), _TOKEN, self.id, token_id) + text)
         if self.sent == self.cap:
             self.capped = True
             if not self.caps_itself:
-                os.write(self._signal, b"!")
+                self._stop_wanted.set()
 
 
 def generate(model: NpuModel, run: _Run, prompt: Sequence[int] | str, sampling: SamplingOptions) -> bytes:
     """Run to the end; returns the frame that tells how it went. Raises NpuError."""
     run.caps_itself = model.features.max_new_tokens_per_run
-    started = time.monotonic()
     outcome = model.run(
         prompt,
         run,
         sampling=sampling if model.features.sampling_per_run else None,
         max_new_tokens=run.cap if run.caps_itself else None,
     )
-    seconds = time.monotonic() - started
     if outcome.error and not (run.aborted or run.capped):
         raise CallFailed("rkllm_run", -1)
-    return done(run, outcome.perf, seconds, cached=model.cache_size())
+    return done(run, outcome.perf)
 
 
-def done(run: _Run, perf: Perf | None, seconds: float, *, cached: int | None = None, dropped: bool = False) -> bytes:
-    body: Done = {
-        "tokens": run.sent,
-        "aborted": dropped or (run.aborted and not run.capped),
-        "prefilled": perf.prefill_tokens if perf else None,
-        "prefill_ms": perf.prefill_ms if perf else None,
-        "decode_ms": perf.generate_ms if perf else None,
-        "seconds": seconds,
-        "cached": cached,
-    }
-    return frame(Kind.DONE, RUN_ID.pack(run.id) + json.dumps(body).encode())
+def done(run: _Run, perf: Perf | None, *, dropped: bool = False) -> bytes:
+    aborted = dropped or (run.aborted and not run.capped)
+    measured = (perf.prefill_tokens, perf.prefill_ms, perf.generate_ms) if perf else (-1, 0.0, 0.0)
+    return frame(Kind.DONE, DONE_BODY.pack(run.id, run.sent, aborted, *measured))
 
 
 _PACK_TOKEN = TOKEN_HEAD.pack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -12,6 +12,17 @@ from exo.types import InvalidRequest, Message, ModelLoadError, RunFailed, ToolCa
 
 _SHAPES = tuple(itertools.product((True, False), (False, True)))
 """How templates expect tool calls: arguments as an object or as JSON text; beside them empty content or none at all."""
+
+
+class Template(Protocol):
+    """What makes a prompt of a conversation, in whichever language it is written."""
+
+    @property
+    def source(self) -> str:
+        """The template as it was given."""
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **extra: object) -> str:
+        """The prompt for `messages`, in their order. Raises InvalidRequest or RunFailed."""
 
 
 class ChatTemplate:
@@ -110,11 +121,11 @@ def _as_dicts(messages: Sequence[Message], *, as_objects: bool, no_content: bool
 
 
 def _call_as_dict(call: ToolCall, *, as_object: bool) -> dict[str, Any]:
-    arguments = _object(call.arguments) if as_object else call.arguments
+    arguments = json_object(call.arguments) if as_object else call.arguments
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _object(text: str) -> dict[str, Any] | str:
+def json_object(text: str) -> dict[str, Any] | str:
     """A JSON object as such; anything else stays text."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])

@@ -228,6 +228,9 @@ class InferenceService:
                 contextlib.aclosing(checked(deltas, self.engine.name)) as good,
             ):
                 async for delta in good:
+                    if delta.finish_reason is not None:
+                        lease.release()
+                        await asyncio.sleep(0)  # the next request begins before this answer's end is written
                     yield delta
         except ExoError:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -117,21 +118,26 @@ class Layout:
     def locate(self, struct: str, path: str) -> Field | None:
         """The field at `path` (`extend_param.n_batch`), with its offset from the beginning of `struct`; None if the
         layout has none."""
-        found = self.structs.get(struct)
-        if found is None:
-            return None
-        fields = dict(found.flat())
-        if path in fields:
-            return fields[path]
-        first, _, rest = path.partition(".")
-        outer = fields.get(first)
-        if outer is None or outer.type.kind != "struct":
-            return None
-        inner = self.locate(outer.type.name, rest)
-        if inner is None:
-            return None
-        offset = outer.offset + inner.offset
-        return Field(inner.name, offset, inner.size, inner.type, inner.in_union, inner.pointee_const, inner.fields)
+        return _locate(self, struct, path)
+
+
+@functools.cache  # asked again and again for each run of a model
+def _locate(layout: Layout, struct: str, path: str) -> Field | None:
+    found = layout.structs.get(struct)
+    if found is None:
+        return None
+    fields = dict(found.flat())
+    if path in fields:
+        return fields[path]
+    first, _, rest = path.partition(".")
+    outer = fields.get(first)
+    if outer is None or outer.type.kind != "struct":
+        return None
+    inner = _locate(layout, outer.type.name, rest)
+    if inner is None:
+        return None
+    offset = outer.offset + inner.offset
+    return Field(inner.name, offset, inner.size, inner.type, inner.in_union, inner.pointee_const, inner.fields)
 
 
 @dataclass(frozen=True, slots=True)
