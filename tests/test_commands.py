@@ -178,7 +178,7 @@ def test_the_readmes_way_to_try_the_npu_without_a_board(start_node: StartNode, t
 @pytest.mark.slow
 def test_run_and_models_with_the_real_model(model_store: Path) -> None:
     answer = run_well(EXO, "run", "smollm2", "Say hello.", "--port", "1", "--models-dir", model_store)
-    assert len(answer.split()) > 2
+    assert re.search(r"\w", answer)
     listed = run_well(EXO, "models", "--models-dir", model_store)
     assert re.search(rf"{BUILTIN_MODEL}\s+135M\s+8192\s+quick\s+Apache-2.0\s+llamacpp", listed)
 

@@ -267,6 +267,7 @@ async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(board: SimB
         await engine.load("m")
 
 
+@pytest.mark.slow
 async def test_an_idle_model_makes_room_and_a_busy_one_does_not(board: SimBoard) -> None:
     for name in "abc":
         board.add_model(name, answer=(100, 100), decode_ms=10)

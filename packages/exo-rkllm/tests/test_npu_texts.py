@@ -10,8 +10,8 @@ from exo.models import card_from_short_shape, read_modelfile
 from exo.types import InvalidRequest, Message, ModelCard, ModelLoadError, Role, ThinkingMarkers, UnsupportedParameter
 from exo_rkllm.answer import AnswerFilter
 from exo_rkllm.models import RKLLM_MODELS, npu_card
-from exo_rkllm.texts import ModelTexts, Prompt
-from exo_rkllm.tokenizer import ModelTokenizer
+from exo_rkllm.text.texts import ModelTexts, Prompt
+from exo_rkllm.text.tokenizer import ModelTokenizer
 from rkllm_sim.model import write_model
 
 DEEPSEEK = "deepseek-r1-1.5b-rkllm"
@@ -75,7 +75,7 @@ def test_a_model_with_tokenizer_files_counts_its_tokens(tmp_path: Path) -> None:
     prompt = texts.encode(HI)
     assert texts.counts
     assert texts.warnings == ()
-    assert texts.thinking is None
+    assert texts.thinking == ThinkingMarkers(), "its tokenizer has them as tokens"
     assert prompt.text == OWN
     assert prompt.is_counted
     assert prompt.input is prompt.ids
@@ -228,7 +228,8 @@ def test_who_says_that_a_model_thinks(tmp_path: Path) -> None:
     usual = ThinkingMarkers()
     assert texts_of(tmp_path, thinking=True).thinking == usual
     assert texts_of(tmp_path, name="a", thinking=True, template=GO).thinking == usual
-    assert texts_of(tmp_path, name="b", template=GO).thinking is None
+    assert texts_of(tmp_path, name="b", template=GO).thinking == usual
+    assert texts_of(tmp_path, name="e", template=GO, tokenizer=False).thinking is None
     knowing = "{{ .Prompt }}{{ if .Response }}</think>{{ .Response }}{{ end }}"
     assert texts_of(tmp_path, name="c", template=knowing).thinking == usual
     assert texts_of(tmp_path, name="d", template=knowing, tokenizer=False).thinking == usual

@@ -16,7 +16,7 @@ import pytest
 from npu_board import ABIS, NEWEST, SimBoard
 
 from exo.types import EngineUnavailable, ModelLoadError, RunFailed, RunTimedOut, WorkerDied
-from exo_rkllm.npu_worker import NpuRun, NpuWorker, State, Timeouts
+from exo_rkllm.supervisor.npu_worker import NpuRun, NpuWorker, State, Timeouts
 from exo_rkllm.worker.frames import LoadOrder
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from exo.chat import ChatTemplate
 from exo.types import Message, ToolCall
-from exo_rkllm.families import FAMILIES, family_of, least_tokens, most_tokens, render_without_tokenizer
+from exo_rkllm.text.families import FAMILIES, family_of, least_tokens, most_tokens, render_without_tokenizer
 
 CALL = ToolCall(id="c", name="weather", arguments='{"city": "Bonn"}')
 CHAT = (

@@ -22,9 +22,9 @@ from small_tokenizer import (
 
 from exo.chat import ChatTemplate
 from exo.types import InvalidRequest, Message, Role, ThinkingMarkers, ToolCall
-from exo_rkllm import prompt as prompt_module
-from exo_rkllm.prompt import EncodedPrompt, PromptEncoder
-from exo_rkllm.tokenizer import ModelTokenizer
+from exo_rkllm.text import prompt as prompt_module
+from exo_rkllm.text.prompt import EncodedPrompt, PromptEncoder
+from exo_rkllm.text.tokenizer import ModelTokenizer
 
 THINK = ThinkingMarkers()
 SENTINEL = "\uf8d0"

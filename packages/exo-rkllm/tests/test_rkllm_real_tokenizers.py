@@ -11,8 +11,8 @@ from real_tokenizers import PACKAGES, tokenizer_folder
 from tokenizers import Tokenizer
 
 from exo.types import Message, ThinkingMarkers, ToolCall
-from exo_rkllm.prompt import PromptEncoder
-from exo_rkllm.tokenizer import ModelTokenizer
+from exo_rkllm.text.prompt import PromptEncoder
+from exo_rkllm.text.tokenizer import ModelTokenizer
 
 pytestmark = pytest.mark.system
 

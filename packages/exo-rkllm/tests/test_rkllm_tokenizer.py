@@ -15,8 +15,8 @@ from small_tokenizer import added, byte_level, chatml, vocabulary_end, with_blan
 from tokenizers import Tokenizer
 
 from exo.types import Message, ModelLoadError
-from exo_rkllm.added_tokens import AddedTokens
-from exo_rkllm.tokenizer import ModelTokenizer
+from exo_rkllm.text.added_tokens import AddedTokens
+from exo_rkllm.text.tokenizer import ModelTokenizer
 
 FLAGS: list[dict[str, bool]] = [
     {},
@@ -203,7 +203,7 @@ def test_added_tokens_share_the_beginnings_in_one_expression() -> None:
 def type_token(token: dict[str, Any]) -> Any:
     import msgspec
 
-    from exo_rkllm.added_tokens import AddedToken
+    from exo_rkllm.text.added_tokens import AddedToken
 
     return msgspec.convert(token, AddedToken)
 
@@ -308,6 +308,8 @@ def test_a_cut_off_file_is_damaged_wherever_it_is_cut(tmp_path: Path) -> None:
 
 
 def test_importing_loads_neither_tokenizers_nor_jinja2() -> None:
-    program = "import sys, exo_rkllm.prompt, exo_rkllm.families; print({'tokenizers', 'jinja2'} & set(sys.modules))"
+    program = (
+        "import sys, exo_rkllm.text.prompt, exo_rkllm.text.families; print({'tokenizers', 'jinja2'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"

@@ -61,6 +61,7 @@ def test_an_abort_when_nothing_runs_has_no_effect_later(abi: str, bench: Bench) 
     assert [line["running"] for line in bench.calls("rkllm_abort")] == [False, False]
 
 
+@pytest.mark.slow
 @releases("1.1.4", "1.3.0")
 def test_an_abort_does_not_cut_a_prefill_short(abi: str, bench: Bench) -> None:
     model = bench.load(abi, hash_model(bench.folder, "prefill_ms 10"))

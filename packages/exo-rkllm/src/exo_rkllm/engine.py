@@ -35,10 +35,10 @@ from exo_rkllm import memory
 from exo_rkllm.detection import Board, read_board
 from exo_rkllm.loaded import NpuLoadedModel
 from exo_rkllm.metrics import NpuMetrics
-from exo_rkllm.npu_worker import NpuWorker, Timeouts
 from exo_rkllm.recipe import Recipe, recipe_for
 from exo_rkllm.settings import NpuSettings
-from exo_rkllm.texts import Prompt
+from exo_rkllm.supervisor.npu_worker import NpuWorker, Timeouts
+from exo_rkllm.text.texts import Prompt
 from exo_rkllm.worker.frames import LoadOrder
 
 SUFFIX = ".rkllm"

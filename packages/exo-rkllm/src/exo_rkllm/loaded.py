@@ -27,8 +27,8 @@ from exo.types import (
 )
 from exo_rkllm.answer import AnswerFilter
 from exo_rkllm.metrics import NpuMetrics
-from exo_rkllm.npu_worker import NpuRun, NpuWorker
-from exo_rkllm.texts import ModelTexts, Prompt
+from exo_rkllm.supervisor.npu_worker import NpuRun, NpuWorker
+from exo_rkllm.text.texts import ModelTexts, Prompt
 from exo_rkllm.worker.frames import Done
 from rkllm_facts.abi import Features, layout
 

@@ -13,7 +13,7 @@ from exo_rkllm.loaded import ModelLimits
 from exo_rkllm.models import DEFAULT_MAX_NEW_TOKENS, NpuCard, npu_card
 from exo_rkllm.runtime import SamplingOptions
 from exo_rkllm.settings import NpuSettings
-from exo_rkllm.texts import ModelTexts
+from exo_rkllm.text.texts import ModelTexts
 
 logger = logging.getLogger(__name__)
 

@@ -168,6 +168,7 @@ def test_a_function_that_an_older_version_lacks(
     assert reader.unknown[0].startswith(f"NVIDIA GPU 0: {READINGS[function]}: AttributeError: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", READINGS)
 def test_a_reading_that_hangs_loses_nothing_else(
     around: Surroundings, nvml: FakeNvml, never: Event, function: str

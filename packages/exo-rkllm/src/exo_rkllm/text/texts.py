@@ -19,10 +19,10 @@ from exo.types import (
     UnsupportedParameter,
 )
 from exo_rkllm.answer import TokenRules
-from exo_rkllm.families import family_of, least_tokens, render_without_tokenizer
 from exo_rkllm.models import NpuCard
-from exo_rkllm.prompt import EncodedPrompt, PromptEncoder
-from exo_rkllm.tokenizer import ModelTokenizer
+from exo_rkllm.text.families import family_of, least_tokens, render_without_tokenizer
+from exo_rkllm.text.prompt import EncodedPrompt, PromptEncoder
+from exo_rkllm.text.tokenizer import ModelTokenizer
 
 _NO_TOKENIZER = (
     "its folder has no tokenizer.json: prompts go to the runtime as text, only the runtime counts their tokens, and "
@@ -79,8 +79,8 @@ class ModelTexts:
         """Read a model's folder. Takes up to a second. Raises ModelLoadError for damaged files.
 
         The Modelfile's template goes before the tokenizer's own, and that before the family's. Reasoning is marked as
-        the card says, else as the template in use knows it, else as the one that it replaces: a Modelfile changes how
-        chats are written, not whether the model thinks.
+        the card says, else with the usual markers if a template or the tokenizer knows them: a Modelfile's template
+        changes how chats are written, not whether the model thinks.
         """
         tokenizer = ModelTokenizer.load(folder)
         own = None if tokenizer is None else tokenizer.template
@@ -98,7 +98,7 @@ class ModelTexts:
         return cls(
             tokenizer,
             template,
-            thinking=card.thinking or _thinking_of(given) or (_thinking_of(own) if own else family.thinking),
+            thinking=card.thinking or _thinking_of(tokenizer, given, own) or (None if own else family.thinking),
             system=modelfile.system,
             vocabulary=npu.vocabulary if npu else None,
             warnings=warnings,
@@ -184,10 +184,12 @@ def _given_template(folder: Path, modelfile: Modelfile, tokenizer: ModelTokenize
         return ChatTemplate(source, special=special, name=name)
 
 
-def _thinking_of(template: Template | None) -> ThinkingMarkers | None:
-    """The usual markers, if the template knows them."""
+def _thinking_of(tokenizer: ModelTokenizer | None, *templates: Template | None) -> ThinkingMarkers | None:
+    """The usual markers, if a template knows them or they are tokens of the model."""
     usual = ThinkingMarkers()
-    return usual if template is not None and usual.close in template.source else None
+    is_token = tokenizer is not None and usual.close in tokenizer.added.ids
+    is_known = any(template is not None and usual.close in template.source for template in templates)
+    return usual if is_token or is_known else None
 
 
 def _ends_open(text: str, thinking: ThinkingMarkers | None) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from exo.chat import Template
 from exo.types import InvalidRequest, Message, ThinkingMarkers, ToolCall
-from exo_rkllm.tokenizer import After, ModelTokenizer
+from exo_rkllm.text.tokenizer import After, ModelTokenizer
 
 __all__ = ["EncodedPrompt", "PromptEncoder"]
 

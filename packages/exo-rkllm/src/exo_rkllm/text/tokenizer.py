@@ -15,7 +15,7 @@ import msgspec
 
 from exo.chat import ChatTemplate
 from exo.types import ModelLoadError
-from exo_rkllm.added_tokens import AddedToken, AddedTokens, Piece
+from exo_rkllm.text.added_tokens import AddedToken, AddedTokens, Piece
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

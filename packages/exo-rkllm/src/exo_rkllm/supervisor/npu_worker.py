@@ -13,7 +13,7 @@ from typing import Any
 
 from exo.inference import describe_exit, restart_delay
 from exo.types import EngineUnavailable, ExoError, ModelLoadError, RunFailed, RunTimedOut, WorkerDied
-from exo_rkllm.npu_process import NpuProcess
+from exo_rkllm.supervisor.npu_process import NpuProcess
 from exo_rkllm.worker.frames import (
     FLAG_TEXT,
     RUN_HEAD,
