@@ -155,7 +155,7 @@ def first_token(npu: Board, clients: ProcessPoolExecutor) -> dict[str, float]:
 
 def paced_cpu(npu: Board, clients: ProcessPoolExecutor) -> dict[str, float]:
     """CPU time of node and worker for each token of a stream at the board's pace."""
-    tokens = 150
+    tokens = 300
     chats(npu, clients, [ask("long", "Warm up", max_tokens=2)])
     before = npu.cpu()
     chats(npu, clients, [ask("long", "Go on", max_tokens=tokens)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
@@ -121,9 +120,16 @@ class NpuLoadedModel(PooledModel):
             is_quiet = not await run.sign(_QUIET_START)
             if is_quiet or served is not None:
                 yield Delta(sampling=served)
-            async with contextlib.aclosing(_deltas(run, filtered, clock)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            async for batch in run:
+                clock.first_token()
+                for token_id, text in batch:
+                    delta = filtered.feed(token_id, text)
+                    if delta is not None:
+                        yield delta
+                    if filtered.stopped:
+                        break
+                if filtered.stopped:
+                    break
         except EndlessPadding:
             self._metrics.pad_loops.labels(self.model_id).inc()
             raise
@@ -232,18 +238,6 @@ class _Clock:
         if done is not None and done.prefill_ms is not None and done.decode_ms is not None:
             prefill, decode = done.prefill_ms / 1000, done.decode_ms / 1000
         return Timings(prefill=prefill, decode=decode)
-
-
-async def _deltas(run: NpuRun, filtered: AnswerFilter, clock: _Clock) -> AsyncGenerator[Delta, None]:
-    """What the tokens of a run make, up to a stop string."""
-    async for batch in run:
-        clock.first_token()
-        for token_id, text in batch:
-            delta = filtered.feed(token_id, text)
-            if delta is not None:
-                yield delta
-            if filtered.stopped:
-                return
 
 
 _RUNTIME_FIELDS = frozenset(

@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 HEAD = struct.Struct("=IB")
@@ -120,12 +120,12 @@ class FrameReader:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take bytes; yield kind and body of each complete frame. Raises ValueError for an impossible head."""
-        self._data += data
-        held, at, end = self._data, 0, len(self._data)
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Take bytes; return kind and body of each complete frame. Raises ValueError for an impossible head."""
+        held = self._rest + data if self._rest else data
+        frames, at, end = [], 0, len(held)
         while end - at >= HEAD.size:
             length, kind = HEAD.unpack_from(held, at)
             if length > LARGEST_BODY:
@@ -134,5 +134,6 @@ class FrameReader:
             if end - body < length:
                 break
             at = body + length
-            yield kind, bytes(held[body:at])
-        del held[:at]
+            frames.append((kind, held[body:at]))
+        self._rest = held[at:]
+        return frames

@@ -223,15 +223,17 @@ class InferenceService:
         )
         try:
             self.metrics.queue_wait.observe(lease.waited)
-            async with (
-                contextlib.aclosing(self.engine.chat(request)) as deltas,
-                contextlib.aclosing(checked(deltas, self.engine.name)) as good,
-            ):
-                async for delta in good:
+            finished = False  # the contract: exactly one delta with a finish reason, and nothing after it
+            async with contextlib.aclosing(self.engine.chat(request)) as deltas:
+                async for delta in deltas:
+                    if finished:
+                        continue
                     if delta.finish_reason is not None:
+                        finished = True
                         lease.release()
                         await asyncio.sleep(0)  # the next request begins before this answer's end is written
                     yield delta
+            _refuse_unfinished(self.engine.name, finished=finished)
         except ExoError:
             raise
         except Exception as error:  # as above
@@ -264,13 +266,7 @@ class InferenceService:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
 
 
-async def checked(deltas: AsyncGenerator[Delta, None], engine: str) -> AsyncGenerator[Delta, None]:
-    """Hold an engine to the contract: exactly one delta with a finish reason, and nothing after it."""
-    finished = False
-    async for delta in deltas:
-        if not finished:
-            finished = delta.finish_reason is not None
-            yield delta
+def _refuse_unfinished(engine: str, *, finished: bool) -> None:
     if not finished:
         raise RunFailed(f"The engine {engine} ended the answer without a finish reason.")
 
