@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -99,6 +100,16 @@ async def test_available_says_what_it_found(board: SimBoard) -> None:
     remote = RKLLMInferenceEngine.available({**board.env, "RKLLM_SERVER_HOST": "board"})
     assert not remote.ok
     assert "RKLLM_SERVER_HOST is set" in remote.reason
+
+
+async def test_paths_may_be_relative(board: SimBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    board.add_model()
+    library = Path(board.env["RKLLM_LIB"])
+    monkeypatch.chdir(library.parent)
+    home = Path(os.path.relpath(board.home))
+    for named in (library.name, "."):
+        async with running(board, RKLLM_LIB=named, RKLLAMA_HOME=str(home)) as engine:
+            assert (await answer(engine, ask()))[0]
 
 
 async def test_a_setting_that_makes_no_sense_is_named(board: SimBoard) -> None:

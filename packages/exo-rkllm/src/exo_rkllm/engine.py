@@ -284,7 +284,7 @@ class RKLLMInferenceEngine(InferenceEngine):
         if board.library is None:
             raise EngineUnavailable(f"{model_id} cannot be loaded: {' '.join(board.problems)}")
         order: LoadOrder = {
-            "library": str(board.library),
+            "library": str(board.library.absolute()),  # the worker has another working directory
             "abi": settings.abi,
             "model": str(recipe.stored.path.resolve()),
             "max_context": recipe.limits.context,

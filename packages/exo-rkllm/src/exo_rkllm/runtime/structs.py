@@ -107,7 +107,7 @@ def set_run_sampling(
 ) -> None:
     """Sampling for one run, into an RKLLMInferParam. The library takes its struct instead of all of the loaded values,
     so what is not wanted otherwise is filled from `loaded`. Raises NotInThisVersion."""
-    given = _given(wanted or SamplingOptions())
+    given = {} if wanted is None else _given(wanted)
     if given:
         _require(features.sampling_per_run, f"{', '.join(given)} for one run", features)
         values = types.structs["RKLLMSamplingParam"](**{**_given(loaded), **given})
@@ -119,6 +119,8 @@ def _given(sampling: SamplingOptions) -> dict[str, int | float]:
 
 
 def _token_array(ids: Sequence[int]) -> array[int]:
+    if isinstance(ids, array) and ids.typecode == "i":
+        return ids
     try:
         return array("i", ids)
     except (OverflowError, TypeError) as error:

@@ -95,22 +95,26 @@ static const char *read_input(struct handle *h, struct request *q, const RKLLMIn
     bool good = false;
     switch (in->input_type) {
     case RKLLM_INPUT_PROMPT:
+        q->kind = INPUT_PROMPT;
         if (in->prompt_input == NULL)
             return "prompt_input is NULL";
         q->text = sim_copy_text(in->prompt_input);
         good = prompt_from_text(h, q);
         break;
     case RKLLM_INPUT_TOKEN:
+        q->kind = INPUT_TOKENS;
         if (in->token_input.input_ids == NULL)
             return "input_ids is NULL";
         good = prompt_from_ids(h, q, in->token_input.input_ids, in->token_input.n_tokens);
         break;
     case RKLLM_INPUT_EMBED:
+        q->kind = INPUT_EMBED;
         if (in->embed_input.embed == NULL)
             return "embed is NULL";
         good = prompt_from_rows(h, q, in->embed_input.embed, in->embed_input.n_tokens);
         break;
     case RKLLM_INPUT_MULTIMODAL:
+        q->kind = INPUT_MULTIMODAL;
         if (in->multimodal_input.prompt == NULL)
             return "prompt of the multimodal input is NULL";
         good = multimodal(h, q, &in->multimodal_input);

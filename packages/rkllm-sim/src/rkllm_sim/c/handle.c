@@ -36,6 +36,12 @@ void handle_leave(struct handle *h) {
     pthread_mutex_unlock(&mutex);
 }
 
+static void settings_free(struct settings *s) {
+    free(s->model_path);
+    free(s->img_start);
+    free(s->img_end);
+}
+
 void handle_free(struct handle *h) {
     char *const texts[] = {h->system, h->prefix, h->postfix, h->tools, h->tool_response};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)

@@ -199,9 +199,3 @@ failed:
     handle_free(h);
     return NULL;
 }
-
-void settings_free(struct settings *s) {
-    free(s->model_path);
-    free(s->img_start);
-    free(s->img_end);
-}

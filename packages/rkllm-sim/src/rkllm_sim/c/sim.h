@@ -343,7 +343,6 @@ void llama_end(struct run *r);
 
 /* What rkllm_init does: checks, log lines, load. Takes what the settings own. NULL, and what to return, if it fails. */
 struct handle *handle_load(struct settings *s, int *ret);
-void settings_free(struct settings *s);
 
 /* --- handle.c --- */
 
