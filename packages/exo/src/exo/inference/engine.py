@@ -111,7 +111,8 @@ class InferenceEngine(ABC):
         """Answer a conversation; load the model first, if it is not loaded.
 
         Every refusal is raised before the first delta: once a delta has come, the run has begun. The last delta carries
-        the finish reason and the usage. Closing the iterator cancels the work at once.
+        the finish reason and the usage; with it the next request gets the slot. Closing the iterator cancels the work
+        at once.
         """
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:  # noqa: ARG002 - refused as a whole
