@@ -7,11 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import runtime_sim
-from runtime_sim import Tokens, calls
+from runtime_sim import Tokens, calls, last, since
 
 from exo_rkllm.runtime import (
     CallFailed,
@@ -42,14 +41,6 @@ def model(abi: str, tmp_path: Path, log: Path) -> Iterator[NpuModel]:
     loaded = runtime_sim.load(abi, runtime_sim.write_model(tmp_path))
     yield loaded
     loaded.destroy()
-
-
-def since(abi: str, version: str) -> bool:
-    return SUPPORTED.index(abi) >= SUPPORTED.index(version)
-
-
-def last(log: Path, name: str, event: str = "") -> dict[str, Any]:
-    return calls(log, name, event)[-1]
 
 
 # --- failures ---

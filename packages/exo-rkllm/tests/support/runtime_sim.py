@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exo_rkllm.runtime import Library, LoadOptions, NpuModel, open_library
+from rkllm_facts.abi import SUPPORTED
 from rkllm_sim.build import build
 
 EOS = 256
@@ -76,3 +77,11 @@ def calls(log: Path, name: str = "", event: str = "") -> list[dict[str, Any]]:
     """The lines of RKLLM_SIM_LOG: all of them, or those of one function and event."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     return [line for line in lines if name in {"", line["call"]} and event in {"", line.get("event")}]
+
+
+def last(log: Path, name: str, event: str = "") -> dict[str, Any]:
+    return calls(log, name, event)[-1]
+
+
+def since(abi: str, version: str) -> bool:
+    return SUPPORTED.index(abi) >= SUPPORTED.index(version)
