@@ -365,3 +365,81 @@ async def test_a_run_that_fails_before_its_first_token_is_refused_as_a_whole(abi
         first = await anext(stream)
         await stream.aclose()
         assert (first.sampling is not None) == (abi == "1.2.3")
+
+
+async def test_one_run_at_a_time_on_the_board_even_after_a_client_has_left(board: SimBoard) -> None:
+    """The slot is the node's; it may go on only when the runtime has ended what was aborted."""
+    board.add_model("a", answer=(1000, 1000), decode_ms=5)
+    board.add_model("b")
+    async with running(board) as engine:
+        await engine.load("b")
+        board.set_faults("abort_ignored_ms=400")
+        stream = engine.chat(ask(model="a"))
+        await anext(stream)
+        await stream.aclose()
+        board.set_faults()
+        await answer(engine, ask(model="b"))
+        left, next_one = board.runs()
+        assert left["t"] <= next_one["t_enter"]
+
+
+async def test_a_stop_string_waits_for_the_end_of_the_run(board: SimBoard) -> None:
+    board.add_model(answer=(1000, 1000), decode_ms=5)
+    async with running(board) as engine:
+        words = (await answer(engine, ask(limits=Limits(max_tokens=6))))[0].split()
+        board.set_faults("abort_ignored_ms=200")
+        text, last = await answer(engine, ask(limits=Limits(stop=(words[4],))))
+        assert text.split() == words[:4]
+        assert last.finish_reason == "stop"
+        assert board.runs()[-1]["event"] == "return"
+
+
+async def test_what_cannot_fit_is_refused_before_it_is_encoded(
+    board: SimBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.load("m")
+        monkeypatch.setattr(engine._pool.models["m"].texts, "encode", None)
+        with pytest.raises(ContextOverflow, match="at least 4097 tokens"):
+            await engine.count(ask("x" * (4097 * 256)))
+        many = ChatRequest(model="m", messages=(Message(role="user", content=""),) * 5000)
+        with pytest.raises(ContextOverflow, match="at least 5000 tokens"):
+            await engine.count(many)
+
+
+async def test_long_chats_do_not_hold_up_the_event_loop(board: SimBoard) -> None:
+    board.add_model()
+    async with running(board) as engine:
+        await engine.load("m")
+        encoding = asyncio.ensure_future(engine.count(ask("word " * 60_000)))
+        turns = 0
+        while not encoding.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert turns > 10
+        assert await encoding > 60_000
+
+
+@pytest.mark.parametrize("abi", ["1.2.3", "1.3.0"])
+async def test_a_model_without_tokenizer_counts_its_prompt_by_the_runtime(abi: str, tmp_path: Path) -> None:
+    board = SimBoard(tmp_path, abi)
+    board.add_model(with_tokenizer=False)
+    async with running(board) as engine:
+        found = []
+        for cap in (None, None, 3):
+            _, last = await answer(engine, ask(limits=Limits(max_tokens=cap)))
+            assert last.usage is not None
+            found.append((last.usage.prompt_tokens, last.usage.cached_tokens))
+        tokens = board.runs()[0]["n_tokens"]
+        assert found == [(tokens, 0), (tokens, tokens - 1), (tokens, tokens - 1)]
+
+
+async def test_the_words_of_the_runtime_are_those_of_this_run(board: SimBoard) -> None:
+    board.add_model(with_tokenizer=False)
+    async with running(board) as engine:
+        for _ in range(3):
+            with pytest.raises(RunFailed, match="The runtime said: ") as caught:
+                await answer(engine, ask("x" * 5000))
+            assert caught.value.message.count("E rkllm") == 1
+            assert "RKLLM_LOG_LEVEL" not in caught.value.message

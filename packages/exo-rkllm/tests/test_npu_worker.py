@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -72,7 +73,7 @@ async def tokens(run: NpuRun, into: list[tuple[int, bytes]] | None = None) -> li
             found += batch
         return found
     finally:
-        run.leave()
+        await run.leave()
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
@@ -124,7 +125,7 @@ async def test_leaving_a_run_aborts_it_and_the_next_one_waits_for_its_end(board:
     async with loaded(board, board.add_model(answer=(LONG, LONG), decode_ms=5)) as worker:
         run = await begin(worker)
         await anext(run)
-        run.leave()
+        run.abort()
         assert worker.state.value == "aborting"
         assert len(await tokens(await begin(worker, cap=3))) == 3
     first, second = board.runs()
@@ -137,7 +138,7 @@ async def test_a_run_that_is_left_before_it_began_never_reaches_the_runtime(boar
     async with loaded(board, board.add_model()) as worker:
         os.kill(worker.pid or 0, signal.SIGSTOP)
         run = await begin(worker)
-        run.leave()
+        run.abort()
         os.kill(worker.pid or 0, signal.SIGCONT)
         assert await tokens(run) == []
         assert run.done is not None
@@ -150,7 +151,7 @@ async def test_leaving_in_prefill_aborts_at_once(board: SimBoard) -> None:
     async with loaded(board, board.add_model(prefill_ms=100)) as worker:
         run = await begin(worker)
         await until(lambda: bool(board.runs()))
-        run.leave()
+        run.abort()
         await until(lambda: bool(board.calls("rkllm_abort")))
         assert board.calls("rkllm_abort")[0]["running"]
         await until(lambda: worker.state is State.READY)
@@ -219,7 +220,7 @@ async def test_a_run_that_hangs_while_it_is_aborted_is_ended_too(board: SimBoard
         while got < 2:
             got += len(await anext(run))
         await asyncio.sleep(0.05)  # nothing tells from outside that the runtime hangs by now
-        run.leave()
+        run.abort()
         board.set_faults()
         assert await tokens(await begin(worker))
         assert worker.restarts == 1
@@ -235,7 +236,7 @@ async def test_a_slow_abort_is_waited_for(board: SimBoard) -> None:
         board.set_faults("abort_ignored_ms=300")
         run = await begin(worker)
         await anext(run)
-        run.leave()
+        run.abort()
         board.set_faults()
         assert len(await tokens(await begin(worker, cap=2))) == 2
     assert worker.restarts == 0
@@ -247,7 +248,7 @@ async def test_whatever_an_aborted_run_ends_with_is_no_error(board: SimBoard, en
         board.set_faults(f"abort_ends={ending}")
         run = await begin(worker)
         await anext(run)
-        run.leave()
+        run.abort()
         assert await tokens(await begin(worker, cap=2))
         assert worker.restarts == 0
 
@@ -369,3 +370,28 @@ async def test_a_worker_does_not_outlive_its_node(board: SimBoard) -> None:
 
 def test_the_newest_abi_is_what_the_tests_use() -> None:
     assert NEWEST == "1.3.0"
+
+
+async def test_a_restart_that_fails_in_an_unexpected_way_is_tried_again(
+    board: SimBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with loaded(board, board.add_model()) as worker:
+
+        def no_sockets() -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(socket, "socketpair", no_sockets)
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        await until(lambda: "Too many open files" in worker.problem)
+        monkeypatch.undo()
+        await until(lambda: worker.state is State.READY)
+        assert await tokens(await begin(worker))
+
+
+async def test_a_node_that_stood_still_does_not_take_the_worker_for_dead(board: SimBoard) -> None:
+    async with loaded(board, board.add_model(answer=(8, 8), decode_ms=100), silence=0.4) as worker:
+        run = await begin(worker)
+        await anext(run)
+        time.sleep(0.6)  # noqa: ASYNC251 - nothing else runs meanwhile, as if the node had been stopped
+        assert len(await tokens(run)) == 7
+        assert worker.restarts == 0

@@ -26,6 +26,7 @@ from exo.types import (
     EmbeddingRequest,
     Embeddings,
     EngineUnavailable,
+    Message,
     ModelCard,
     ModelLoadError,
     UnsupportedParameter,
@@ -38,11 +39,12 @@ from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.recipe import Recipe, recipe_for
 from exo_rkllm.settings import NpuSettings
 from exo_rkllm.supervisor.npu_worker import NpuWorker, Timeouts
-from exo_rkllm.text.texts import Prompt
+from exo_rkllm.text.texts import ModelTexts, Prompt
 from exo_rkllm.worker.frames import LoadOrder
 
 SUFFIX = ".rkllm"
 _KEPT_PROMPTS = 256
+_AROUND = 8
 _INLINE_CHARACTERS = 4096
 """Longer chats are encoded in a thread, so that the event loop goes on."""
 
@@ -64,7 +66,7 @@ class RKLLMInferenceEngine(InferenceEngine):
         self.metrics = NpuMetrics(context.registry)
         self._stores = (context.store, ModelStore(self.settings.models_dir))
         self._pool = ModelPool(self._load)
-        self._prepared: dict[int, tuple[ChatRequest, Prompt]] = {}
+        self._prepared: dict[int, tuple[ChatRequest, ModelTexts, Prompt]] = {}
         self._unloads: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.metrics.cached.set_function(self._cached_positions)
@@ -113,12 +115,12 @@ class RKLLMInferenceEngine(InferenceEngine):
         model.check_length(prompt)
         while len(self._prepared) >= _KEPT_PROMPTS:
             del self._prepared[next(iter(self._prepared))]
-        self._prepared[id(request)] = (request, prompt)
+        self._prepared[id(request)] = (request, model.texts, prompt)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         async with self._use(request.model) as model:
-            _, prompt = self._prepared.pop(id(request), (request, None))
-            if prompt is None:
+            _, texts, prompt = self._prepared.pop(id(request), (request, None, None))
+            if prompt is None or texts is not model.texts:  # the model may have been loaded anew meanwhile
                 prompt = await self._encode(model, request)
             async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
                 async for delta in deltas:
@@ -126,6 +128,7 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         async with self._use(request.model) as model:
+            model.check_size(1, len(request.prompt))
             prompt = await asyncio.to_thread(model.texts.encode_raw, request.prompt)
             async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
                 async for delta in deltas:
@@ -133,6 +136,8 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         async with self._use(request.model) as model:
+            for text in request.inputs:
+                model.check_size(1, len(text))
             prompts = [await asyncio.to_thread(model.texts.encode_plain, text) for text in request.inputs]
             for number, prompt in enumerate(prompts):
                 if not prompt.tokens:
@@ -193,7 +198,9 @@ class RKLLMInferenceEngine(InferenceEngine):
         task.add_done_callback(self._tasks.discard)
 
     async def _encode(self, model: NpuLoadedModel, request: ChatRequest) -> Prompt:
-        if sum(len(message.content) for message in request.messages) <= _INLINE_CHARACTERS:
+        size = sum(map(_size, request.messages))
+        model.check_size(len(request.messages), size)
+        if size <= _INLINE_CHARACTERS:
             return model.texts.encode(request.messages)
         return await asyncio.to_thread(model.texts.encode, request.messages)
 
@@ -301,6 +308,12 @@ class RKLLMInferenceEngine(InferenceEngine):
             timeouts=Timeouts(settings.run_timeout, settings.run_timeout_per_token, settings.load_timeout),
             on_restart=self.metrics.worker_restarts.labels(model_id).inc,
         )
+
+
+def _size(message: Message) -> int:
+    """Characters of a message, and a few for what the template puts around it."""
+    calls = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return len(message.content) + len(message.reasoning) + calls + _AROUND
 
 
 def keep_to(cpus: Sequence[int]) -> None:

@@ -7,9 +7,8 @@ import logging
 import math
 import time
 from array import array
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -27,6 +26,7 @@ from exo.types import (
 from exo_rkllm.answer import AnswerFilter
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.supervisor.npu_worker import NpuRun, NpuWorker
+from exo_rkllm.text.families import LONGEST_TOKEN
 from exo_rkllm.text.texts import ModelTexts, Prompt
 from exo_rkllm.worker.frames import Done
 from rkllm_facts.abi import Features, layout
@@ -91,12 +91,23 @@ class NpuLoadedModel(PooledModel):
     async def close(self) -> None:
         await self._worker.stop()
 
-    @functools.cached_property
+    @property
     def features(self) -> Features:
         """What the runtime of the worker can do. The worker has to be loaded."""
         loaded = self._worker.loaded
         assert loaded is not None  # noqa: S101 - a model comes into the pool loaded
-        return Features(layout(loaded["layout"]), loaded["version"] if _is_known(loaded) else None)
+        return _features(loaded["layout"], loaded["version"])
+
+    def check_size(self, messages: int, characters: int) -> None:
+        """Raises ContextOverflow for what cannot fit by any count, before it is rendered and tokenized at length.
+
+        A message is a token at least, and no token is longer than LONGEST_TOKEN.
+        """
+        least = max(messages, characters // LONGEST_TOKEN)
+        if least > self.limits.context:
+            raise ContextOverflow(
+                prompt_tokens=least, context_tokens=self.limits.context, hint="NUM_CTX in its Modelfile", at_least=True
+            )
 
     def check_length(self, prompt: Prompt) -> None:
         """Raises ContextOverflow: nothing that does not fit reaches the runtime. One place is needed for the answer."""
@@ -130,11 +141,12 @@ class NpuLoadedModel(PooledModel):
                         break
                 if filtered.stopped:
                     break
+            await run.leave()  # the NPU is free for another run only when the runtime has ended this one
         except EndlessPadding:
             self._metrics.pad_loops.labels(self.model_id).inc()
             raise
         finally:
-            run.leave()
+            await run.leave()
             self.last_used = time.monotonic()
         self._note_cache(prompt, filtered, cap)
         yield self._last(run, prompt, filtered, clock, cap=cap, cached=cached)
@@ -194,13 +206,20 @@ class NpuLoadedModel(PooledModel):
         ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
         self._cache = prompt.ids + array("i", ids if ended_itself else ids[:-1])
 
+    def _counted_by_runtime(self, done: Done | None, filtered: AnswerFilter, cap: int) -> int:
+        """Tokens of a prompt that nobody here can count: what the cache holds besides the answer."""
+        if done is None or done.prefilled is None:
+            return 0
+        ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
+        return max(done.prefilled, self.cached - done.tokens + (0 if ended_itself else 1))
+
     def _last(
         self, run: NpuRun, prompt: Prompt, filtered: AnswerFilter, clock: _Clock, *, cap: int, cached: int
     ) -> Delta:
         done = run.done
         prefilled = None if done is None else done.prefilled
-        prompt_tokens = prompt.tokens if prompt.is_counted else (prefilled or 0)
-        if prefilled is not None and prompt.is_counted:
+        prompt_tokens = prompt.tokens if prompt.is_counted else self._counted_by_runtime(done, filtered, cap)
+        if prefilled is not None:
             cached = max(0, prompt_tokens - prefilled)
         self._metrics.prefix_reused.labels(self.model_id).inc(cached)
         self._metrics.inference.observe(clock.now())
@@ -259,9 +278,11 @@ def _fields(sampling: Sampling) -> dict[str, float]:
     return {name: value for name, value in msgspec.structs.asdict(sampling).items() if value is not None}
 
 
-def _is_known(loaded: Mapping[str, Any]) -> bool:
-    """Whether the release is one whose layout is in use; with RKLLM_ABI it may be another."""
-    return loaded["version"] in layout(loaded["layout"]).releases
+@functools.cache
+def _features(name: str, version: str | None) -> Features:
+    """With RKLLM_ABI the version may be one that has another layout, or none."""
+    found = layout(name)
+    return Features(found, version if version in found.releases else None)
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

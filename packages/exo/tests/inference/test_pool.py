@@ -93,3 +93,38 @@ async def test_a_load_that_ends_after_the_pool_was_closed_leaves_nothing() -> No
         await using
     assert loaded.closed
     assert pool.models == {}
+
+
+async def test_nobody_joins_a_load_that_was_given_up() -> None:
+    may_begin = asyncio.Event()
+    loads: list[str] = []
+
+    async def load(model_id: str, begin: Callable[[], None]) -> Slow:
+        loads.append(model_id)
+        await may_begin.wait()
+        begin()
+        return Slow()
+
+    pool = ModelPool(load)
+
+    async def use() -> None:
+        async with pool.use("a"):
+            pass
+
+    first = asyncio.ensure_future(use())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    second: asyncio.Future[None] | None = None
+
+    def come() -> None:
+        nonlocal second
+        second = asyncio.ensure_future(use())
+
+    first.add_done_callback(lambda _: come())
+    await asyncio.gather(first, return_exceptions=True)
+    await asyncio.sleep(0)
+    may_begin.set()
+    assert second is not None
+    await second
+    assert loads == ["a", "a"]

@@ -36,9 +36,11 @@ __all__ = [
 class NpuError(Exception):
     """Base of every error that exo_rkllm.runtime raises on purpose, wrong arguments (ValueError) aside."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, advice: str = "") -> None:
+        """`advice` is for where nothing else tells the cause."""
+        super().__init__(f"{message} {advice}".rstrip())
         self.message = message
+        self.advice = advice
 
 
 class LibraryNotFound(NpuError):
@@ -96,10 +98,10 @@ class LayoutMismatch(NpuError):
 class LoadFailed(NpuError):
     """rkllm_init did not load the model at `model`. `code` is what it returned; None if it was not called."""
 
-    def __init__(self, model: Path, code: int | None, problem: str) -> None:
+    def __init__(self, model: Path, code: int | None, problem: str, advice: str = "") -> None:
         self.model = model
         self.code = code
-        super().__init__(f"The model {model} was not loaded: {problem}")
+        super().__init__(f"The model {model} was not loaded: {problem}", advice)
 
 
 class CallFailed(NpuError):
@@ -108,8 +110,8 @@ class CallFailed(NpuError):
     def __init__(self, function: str, code: int, problem: str = "") -> None:
         self.function = function
         self.code = code
-        said = problem or "What the library printed before may say why; RKLLM_LOG_LEVEL=2 makes it print more."
-        super().__init__(f"{function} returned {code}. {said}")
+        advice = "" if problem else "RKLLM_LOG_LEVEL=2 makes the library print more."
+        super().__init__(f"{function} returned {code}. {problem}".rstrip(), advice)
 
 
 class NotInThisVersion(NpuError):

@@ -20,7 +20,7 @@ from rkllm_facts.abi import Features
 
 _MOST_BATCHES = 255  # n_batch is a byte; the library writes one size for each
 _LOAD_ADVICE = (
-    "What the library printed before says why. Usual causes: the model was made for another chip or a newer toolkit, "
+    "Usual causes: the model was made for another chip or a newer toolkit, "
     "its context limit is below the context asked for, the memory is taken, or the file is damaged."
 )
 
@@ -166,9 +166,9 @@ class NpuModel:
         handle = ctypes.c_void_p()
         code = self._raw.init(ctypes.byref(handle), ctypes.byref(param), argument)
         if code != 0:
-            raise LoadFailed(path, code, f"rkllm_init returned {code}. {_LOAD_ADVICE}")
+            raise LoadFailed(path, code, f"rkllm_init returned {code}.", _LOAD_ADVICE)
         if not handle.value:
-            raise LoadFailed(path, code, f"rkllm_init returned 0, but gave no handle. {_LOAD_ADVICE}")
+            raise LoadFailed(path, code, "rkllm_init returned 0, but gave no handle.", _LOAD_ADVICE)
         return handle
 
     def _run(self, what: str, prompt: Any, infer: Any, on_token: OnToken, hidden: HiddenStates | None = None) -> int:

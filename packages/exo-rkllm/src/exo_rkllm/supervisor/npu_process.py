@@ -39,16 +39,20 @@ class NpuProcess:
     @classmethod
     async def spawn(cls, label: str, env: Mapping[str, str]) -> NpuProcess:
         """Raises ModelLoadError."""
+        try:
+            return await cls._spawn(label, env)
+        except OSError as error:
+            raise ModelLoadError(f"{label} could not be started: {error.strerror or error}.") from error
+
+    @classmethod
+    async def _spawn(cls, label: str, env: Mapping[str, str]) -> NpuProcess:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as undo, theirs:
             undo.callback(ours.close)
             _, link = await asyncio.get_running_loop().create_unix_connection(_Link, sock=ours)
             undo.pop_all()
             undo.callback(link.close)
-            try:
-                process = await _spawn(theirs.fileno(), env)
-            except OSError as error:
-                raise ModelLoadError(f"{label} could not be started: {error.strerror or error}.") from error
+            process = await _spawn(theirs.fileno(), env)
             undo.pop_all()
         return cls(label, process, link)
 
@@ -93,10 +97,14 @@ class NpuProcess:
         self._log.cancel()
         return code
 
+    def forget(self) -> None:
+        """What was printed so far belongs to something else."""
+        self._lines.clear()
+
     def said(self) -> str:
-        """What the runtime printed as errors, for the end of a message."""
+        """What the runtime printed as errors, for the end of a message; empty if it printed none."""
         errors = [line for line in self._lines if line.startswith("E ") or "rror" in line]
-        return f" The runtime said: {' / '.join(errors[-_SHOWN_LINES:])}" if errors else ""
+        return f" The runtime said: {' / '.join(errors[-_SHOWN_LINES:])}." if errors else ""
 
     def version_said(self) -> str | None:
         """The version in the runtime's first log line."""

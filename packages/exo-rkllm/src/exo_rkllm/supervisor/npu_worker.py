@@ -30,6 +30,8 @@ from exo_rkllm.worker.frames import (
 _EXIT_WAIT = 1.0
 _STOP_GRACE = 3.0
 _RESTART_WAIT = 120.0
+_LATE = 1.0
+_LOOK_AGAIN = 0.1
 _LIBRARY_PROBLEMS = frozenset({"LibraryNotFound", "LibraryNotLoadable", "SymbolMissing", "VersionUnknown"})
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class NpuRun:
     Always `leave` it: a run that is left before its end is aborted.
     """
 
-    def __init__(self, number: int, prompt_tokens: int, leave: Callable[[NpuRun], None]) -> None:
+    def __init__(self, number: int, prompt_tokens: int, abort: Callable[[NpuRun], None]) -> None:
         self.number = number
         self.prompt_tokens = prompt_tokens
         self.started = False  # a token has come
@@ -76,7 +78,7 @@ class NpuRun:
         self._error: ExoError | None = None
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
-        self._leave = leave
+        self._abort = abort
 
     def __aiter__(self) -> NpuRun:
         return self
@@ -102,8 +104,17 @@ class NpuRun:
             raise self._error
         return bool(self._tokens) or self._ended
 
-    def leave(self) -> None:
-        self._leave(self)
+    def abort(self) -> None:
+        """Ask for the end of the run, if it still goes on."""
+        self._abort(self)
+
+    async def leave(self) -> None:
+        """Abort the run at once if it still goes on, and wait until the runtime has ended it."""
+        self.abort()
+        while not self._ended:
+            self._tokens = []
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
 
     # --- for the worker ---
 
@@ -161,6 +172,7 @@ class NpuWorker:
         self._run: NpuRun | None = None
         self._runs = 0
         self._watchdog: asyncio.TimerHandle | None = None
+        self._suspected = False
         self._killed_for: ExoError | None = None
         self._last_exit = ""
 
@@ -206,7 +218,7 @@ class NpuWorker:
             async for _ in run:
                 pass
         finally:
-            run.leave()
+            await run.leave()
         if run.embedding is None:
             raise RunFailed(f"{self.label} gave no hidden states. Use a model that was made for embeddings.")
         return run.embedding
@@ -219,7 +231,8 @@ class NpuWorker:
             self._turn.release()
             raise
         self._runs += 1
-        run = self._run = NpuRun(self._runs, prompt_tokens, self._leave)
+        run = self._run = NpuRun(self._runs, prompt_tokens, self._abort)
+        process.forget()
         process.send(kind, body(run.number))
         run.last_sign = asyncio.get_running_loop().time()
         self._become(State.RUNNING)
@@ -242,7 +255,7 @@ class NpuWorker:
                 raise WorkerDied(f"{self.label} {self._last_exit}, and is not back yet. Try again later.") from None
         return self._process
 
-    def _leave(self, run: NpuRun) -> None:
+    def _abort(self, run: NpuRun) -> None:
         if run is not self._run or self.state is not State.RUNNING or self._process is None:
             return
         self._become(State.ABORTING)
@@ -281,7 +294,7 @@ class NpuWorker:
             run.embedding = array("f", body[RUN_ID.size :])
         else:
             refused: Refused = json.loads(body[RUN_ID.size :])
-            error = RunFailed(f"{self.label}: {refused['message']}{self._said()}")
+            error = RunFailed(f"{self.label}: {refused['message']}{self._said() or refused['advice']}")
         if error is None:
             self._failures = 0
         self._become(State.READY)
@@ -308,8 +321,10 @@ class NpuWorker:
         self._on_restart()
         try:
             await self._spawn_and_load()
-        except (ModelLoadError, EngineUnavailable) as error:
-            self.problem = error.message
+        except Exception as error:  # whatever it was, the worker is tried again
+            if not isinstance(error, ExoError):
+                logger.exception("%s cannot be started", self.label)
+            self.problem = error.message if isinstance(error, ExoError) else repr(error)
             self._last_exit = "could not load its model"
             self._become(State.DEAD)
             return False
@@ -353,7 +368,7 @@ class NpuWorker:
         self.context_limit = process.context_limit_said()
         refused: Refused = json.loads(body)
         kind_of_error = EngineUnavailable if refused["kind"] in _LIBRARY_PROBLEMS else ModelLoadError
-        raise kind_of_error(f"{self.label}: {refused['message']}{process.said()}")
+        raise kind_of_error(f"{self.label}: {refused['message']}{process.said() or refused['advice']}")
 
     def _doubts(self, process: NpuProcess, loaded: Loaded) -> list[str]:
         """The worker's warnings, and one if the runtime calls itself by another version than its file does."""
@@ -381,8 +396,16 @@ class NpuWorker:
         limit = self._timeouts.silence
         if not run.started:
             limit += run.prompt_tokens * self._timeouts.per_prompt_token
-        if loop.time() < run.last_sign + limit:
-            self._watchdog = loop.call_at(run.last_sign + limit, self._watch)
+        end = run.last_sign + limit
+        if loop.time() < end:
+            self._suspected = False
+            self._watchdog = loop.call_at(end, self._watch)
+            return
+        if not self._suspected:
+            if loop.time() > end + _LATE:  # the node itself stood still: the silence is not the worker's
+                run.last_sign = loop.time()
+            self._suspected = True  # signs of life may be waiting to be read
+            self._watchdog = loop.call_later(_LOOK_AGAIN, self._watch)
             return
         self._killed_for = RunTimedOut(
             f"{self.label} gave no sign of life for {limit:g} seconds and was ended. Send the request again; "

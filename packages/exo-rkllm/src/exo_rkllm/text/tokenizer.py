@@ -26,8 +26,10 @@ After = Literal["nothing", "token", "text"]
 """What a text follows: nothing, an added token, or plain text that it continues."""
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_SHORT = 1024
 _REMEMBERED_FROM = 256
 _REMEMBERED = 2**20
+_LARGEST_ID = 2**31
 
 
 class _Model(msgspec.Struct):
@@ -67,6 +69,8 @@ class ModelTokenizer:
         """Raises msgspec.MsgspecError, ValueError or the library's bare Exception if the definition is damaged."""
         parsed = msgspec.json.decode(definition, type=_Definition)
         del definition
+        if any(not 0 <= token.id < _LARGEST_ID for token in parsed.added_tokens):
+            raise ValueError(f"an added token has an id that is not from 0 to {_LARGEST_ID - 1}")
         self.added = AddedTokens(parsed.added_tokens)
         self.template = template
         self.special_texts: Mapping[str, str] = _special_texts(config)
@@ -239,10 +243,17 @@ def _has_prefix_once(component: dict[str, Any] | None) -> bool:
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     try:
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        return _ids(tokenizer, text)
     except TypeError:  # half of a surrogate pair, which is no text
         clean = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return tokenizer.encode(clean, add_special_tokens=False).ids
+        return _ids(tokenizer, clean)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A batch, though of one text: unlike `encode` it lets other threads run meanwhile."""
+    if len(text) < _SHORT:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    return tokenizer.encode_batch([text], add_special_tokens=False)[0].ids
 
 
 def _vocabulary_size(tokenizer: Tokenizer) -> int:

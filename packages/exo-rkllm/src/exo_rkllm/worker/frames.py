@@ -79,14 +79,15 @@ class Loaded(TypedDict):
 
 
 class Refused(TypedDict):
-    """`kind` is the class of the exception."""
+    """`kind` is the class of the exception, `advice` what to say where the runtime has printed no cause."""
 
     kind: str
     message: str
+    advice: str
 
 
 class Done(NamedTuple):
-    """How a run ended. `tokens` were generated; None where the runtime does not tell."""
+    """How a run ended. The runtime generated `tokens`, perhaps more than it was asked for; None where it does not tell."""
 
     tokens: int
     aborted: bool

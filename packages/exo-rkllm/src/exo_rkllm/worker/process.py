@@ -28,7 +28,7 @@ from exo_rkllm.runtime import (
     LoadOptions,
     NpuError,
     NpuModel,
-    Perf,
+    RunOutcome,
     SamplingOptions,
     open_library,
 )
@@ -200,6 +200,7 @@ class Worker:
         sampling = sampling_options(json.loads(body[RUN_HEAD.size : start])) if length else SamplingOptions()
         prompt = body[start:].decode() if flags & FLAG_TEXT else ids_from_bytes(body[start:])
         run = _Run(run_id, cap, self._socket, self._stop_wanted)
+        run.counted = not flags & FLAG_TEXT
         self._guarded(run, lambda model: generate(model, run, prompt, sampling))
 
     def _on_embed(self, body: bytes) -> None:
@@ -223,16 +224,19 @@ class Worker:
             self._dropped = {other for other in self._dropped if other > run.id}
             self._run = None if dropped else run
         try:
-            answer = done(run, None, dropped=True) if dropped else work(model)
+            answer = done(run, None) if dropped else work(model)
         except (NpuError, ValueError) as error:  # ValueError: a prompt that cannot be passed
             answer = frame(Kind.FAILED, RUN_ID.pack(run.id) + json.dumps(refusal(error)).encode())
         finally:
             with self._lock:
                 self._run = None
-        self._socket.sendall(answer)
+        if run.counted:  # the node need not wait for it
+            self._socket.sendall(answer)
         positions = None if dropped else model.cache_size()
         if positions is not None:
             self._socket.sendall(frame(Kind.CACHE, RUN_ID.pack(positions)))
+        if not run.counted:
+            self._socket.sendall(answer)
 
     def _send_json(self, kind: Kind, body: Loaded | Refused) -> None:
         self._socket.sendall(frame(kind, json.dumps(body).encode()))
@@ -279,6 +283,7 @@ class _Run:
         self.capped = False
         self.aborted = False
         self.caps_itself = False  # the runtime ends the run at `cap`
+        self.counted = True  # the node knows the length of the prompt
         self._send = connection.sendall
         self._stop_wanted = stop_wanted
 
@@ -305,13 +310,15 @@ def generate(model: NpuModel, run: _Run, prompt: Sequence[int] | str, sampling: 
     )
     if outcome.error and not (run.aborted or run.capped):
         raise CallFailed("rkllm_run", -1)
-    return done(run, outcome.perf)
+    return done(run, outcome)
 
 
-def done(run: _Run, perf: Perf | None, *, dropped: bool = False) -> bytes:
-    aborted = dropped or (run.aborted and not run.capped)
+def done(run: _Run, outcome: RunOutcome | None) -> bytes:
+    """`outcome` is None for a run that was aborted before it began."""
+    aborted = outcome is None or (run.aborted and not run.capped)
+    tokens, perf = (outcome.tokens, outcome.perf) if outcome else (0, None)
     measured = (perf.prefill_tokens, perf.prefill_ms, perf.generate_ms) if perf else (-1, 0.0, 0.0)
-    return frame(Kind.DONE, DONE_BODY.pack(run.id, run.sent, aborted, *measured))
+    return frame(Kind.DONE, DONE_BODY.pack(run.id, tokens, aborted, *measured))
 
 
 _PACK_TOKEN = TOKEN_HEAD.pack
@@ -319,7 +326,9 @@ _TOKEN = int(Kind.TOKEN)
 
 
 def refusal(error: Exception) -> Refused:
-    return {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, NpuError):
+        return {"kind": type(error).__name__, "message": error.message, "advice": f" {error.advice}".rstrip()}
+    return {"kind": type(error).__name__, "message": str(error), "advice": ""}
 
 
 def use_line_buffering() -> None:

@@ -153,6 +153,7 @@ class ModelPool(Generic[M]):
             if loading.model is not None:
                 await loading.model.leave()
             elif loading.waiters == 0 and not loading.begun:
+                self._forget(model_id, loading)  # or somebody could join what is given up
                 loading.task.cancel()
             raise
 
@@ -170,6 +171,10 @@ class ModelPool(Generic[M]):
                 model.users += loading.waiters  # at once, or the next load could take it from them
                 return model
         finally:
+            self._forget(model_id, loading)
+
+    def _forget(self, model_id: str, loading: _Loading[M]) -> None:
+        if self._loading.get(model_id) is loading:
             del self._loading[model_id]
 
     async def _refuse_if_closed(self, model_id: str, model: M) -> None:
