@@ -427,7 +427,7 @@ async def test_a_model_without_tokenizer_counts_its_prompt_by_the_runtime(abi: s
     board.add_model(with_tokenizer=False)
     async with running(board) as engine:
         found = []
-        for cap in (None, None, 3):
+        for cap in (None, None, 3 if abi == "1.3.0" else None):  # before 1.3.0 a cut answer may count one too many
             _, last = await answer(engine, ask(limits=Limits(max_tokens=cap)))
             assert last.usage is not None
             found.append((last.usage.prompt_tokens, last.usage.cached_tokens))

@@ -60,6 +60,7 @@ PUBLIC = [
     "SamplingOptions",
     "SymbolMissing",
     "VersionUnknown",
+    "check_library",
     "find_library",
     "library_marker",
     "open_library",

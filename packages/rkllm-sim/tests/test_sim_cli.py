@@ -79,7 +79,7 @@ def test_the_profiles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((), "required: COMMAND"),
         (("fly",), "invalid choice: 'fly'"),
-        (("build", "--abi", "9.9", "--output", "x"), "invalid choice: '9.9'"),
+        (("build", "--abi", "9.9", "--output", "x"), "There is no layout for --abi 9.9"),
         (("build", "--abi", "1.2.3"), "--output"),
         (("model",), "DIR"),
         (("model", "x", "--lm", "magic"), "invalid choice: 'magic'"),

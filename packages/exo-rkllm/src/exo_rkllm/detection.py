@@ -110,6 +110,8 @@ def detect_rockchip_npu() -> str | None:
         logger.exception("looking for a Rockchip NPU failed")
         return None
     if board.library is None:
+        if env.get(LIBRARY_VARIABLE):
+            logger.warning("%s", " ".join(board.problems[-1:]))
         return None
     if env.get(LIBRARY_VARIABLE):
         return f"{LIBRARY_VARIABLE} {board.library}"

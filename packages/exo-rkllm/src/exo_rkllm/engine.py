@@ -22,6 +22,7 @@ from exo.models import ModelStore, StoredModel
 from exo.types import (
     ChatRequest,
     CompletionRequest,
+    ConfigurationError,
     Delta,
     EmbeddingRequest,
     Embeddings,
@@ -37,6 +38,7 @@ from exo_rkllm.detection import Board, read_board
 from exo_rkllm.loaded import NpuLoadedModel
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.recipe import Recipe, recipe_for
+from exo_rkllm.runtime import NpuError, check_library
 from exo_rkllm.settings import NpuSettings
 from exo_rkllm.supervisor.npu_worker import NpuWorker, Timeouts
 from exo_rkllm.text.texts import ModelTexts, Prompt
@@ -77,17 +79,20 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     @classmethod
     def available(cls, env: Mapping[str, str]) -> Availability:
-        if env.get("RKLLM_SERVER_HOST") or env.get("RKLLM_SERVER_PORT"):
-            return Availability(
-                ok=False,
-                reason="RKLLM_SERVER_HOST is set, but another server cannot be used yet; unset it to use the NPU",
-            )
+        for name in ("RKLLM_SERVER_HOST", "RKLLM_SERVER_PORT"):
+            if env.get(name):
+                reason = f"{name} is set, but another server cannot be used yet; unset it to use the NPU"
+                return Availability(ok=False, reason=reason)
         board = read_board(env)
         if board.library is None:
-            return Availability(ok=False, reason=" ".join(board.problems) or "no librkllmrt.so was found")
-        return Availability(
-            ok=True, reason=f"librkllmrt {board.library_version or 'of unknown version'} at {board.library}"
-        )
+            named = board.problems[-1:] if env.get("RKLLM_LIB") else board.problems
+            return Availability(ok=False, reason=" ".join(named) or "no librkllmrt.so was found")
+        try:
+            check_library(board.library, NpuSettings.from_env(env).abi)
+        except (NpuError, ConfigurationError) as error:
+            return Availability(ok=False, reason=error.message)
+        version = board.library_version or "of unknown version"
+        return Availability(ok=True, reason=f"librkllmrt {version} at {board.library}")
 
     @property
     def slots(self) -> int:

@@ -207,7 +207,10 @@ class NpuLoadedModel(PooledModel):
         self._cache = prompt.ids + array("i", ids if ended_itself else ids[:-1])
 
     def _counted_by_runtime(self, done: Done | None, filtered: AnswerFilter, cap: int) -> int:
-        """Tokens of a prompt that nobody here can count: what the cache holds besides the answer."""
+        """Tokens of a prompt that nobody here can count: what the cache holds besides the answer.
+
+        One too many after an abort that came too late, for it cannot be told whether the last token was evaluated.
+        """
         if done is None or done.prefilled is None:
             return 0
         ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped

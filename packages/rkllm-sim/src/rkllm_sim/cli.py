@@ -48,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     build = commands.add_parser("build", help="compile librkllmrt.so with gcc")
-    build.add_argument("--abi", required=True, choices=SUPPORTED, help="the release whose symbols and structs it has")
+    build.add_argument(
+        "--abi", required=True, help=f"the release whose symbols and structs it has, such as {', '.join(SUPPORTED)}"
+    )
     build.add_argument("--output", required=True, type=Path, metavar="DIR", help="where librkllmrt.so goes")
     build.set_defaults(action=_build)
 

@@ -21,7 +21,7 @@ from exo_rkllm.runtime.errors import (
     SymbolMissing,
     VersionUnknown,
 )
-from exo_rkllm.runtime.library import Library, open_library
+from exo_rkllm.runtime.library import Library, check_library, open_library
 from exo_rkllm.runtime.locate import find_library, library_marker
 from exo_rkllm.runtime.model import NpuModel
 from exo_rkllm.runtime.options import LoadOptions, Perf, RunOutcome, SamplingOptions
@@ -44,6 +44,7 @@ __all__ = [
     "SamplingOptions",
     "SymbolMissing",
     "VersionUnknown",
+    "check_library",
     "find_library",
     "library_marker",
     "open_library",

