@@ -134,9 +134,9 @@ def chats(npu: Board, clients: ProcessPoolExecutor, bodies: list[dict[str, Any]]
 
 
 def queued(npu: Board, clients: ProcessPoolExecutor) -> dict[str, float]:
-    """32 requests at once of clients that all wait for the one slot: between two runs the NPU has nothing to do."""
+    """24 requests at once of clients that all wait for the one slot: between two runs the NPU has nothing to do."""
     npu.forget()
-    chats(npu, clients, [ask("paced", f"Question {number}: what is new?") for number in range(4 * CLIENTS)])
+    chats(npu, clients, [ask("paced", f"Question {number}: what is new?") for number in range(3 * CLIENTS)])
     runs = sorted(npu.returns(), key=lambda run: run["t"])
     idle = [(later["t_enter"] - earlier["t"]) * 1000 for earlier, later in itertools.pairwise(runs)]
     return {
@@ -149,7 +149,7 @@ def first_token(npu: Board, clients: ProcessPoolExecutor) -> dict[str, float]:
     """From the request's first byte to the first token, less what the runtime itself took for it."""
     added: dict[str, list[float]] = {"short prompt": [], "2,000 tokens": []}
     for name, text in (("short prompt", "Hello"), ("2,000 tokens", "new " * 500)):
-        for number in range(5):
+        for number in range(3):
             npu.forget()
             (chat,) = chats(npu, clients, [ask("paced", f"{number} {text}", max_tokens=2)])
             (run,) = npu.returns()

