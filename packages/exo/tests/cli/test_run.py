@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 
-from exo.cli.run import _ctrl_c_ends_the_program, _piece_of, _shown
+from exo.cli.run import _answer_only, _ctrl_c_ends_the_program, _piece_of, _Terminal
 from exo.types import Delta
 
 
 def test_reasoning_is_shown_in_a_terminal_only() -> None:
-    piece = Delta(reasoning="Hm.", text="Yes")
-    assert _shown(piece, in_terminal=True) == "\x1b[2mHm.\x1b[0mYes"
-    assert _shown(piece, in_terminal=False) == "Yes"
-    assert _shown(Delta(text="Yes"), in_terminal=True) == "Yes"
+    pieces = [Delta(reasoning="Hm."), Delta(reasoning=" So."), Delta(text="Yes"), Delta(text=".")]
+    show = _Terminal()
+    assert "".join(map(show, pieces)) == "\x1b[2mHm.\x1b[0m\x1b[2m So.\x1b[0m\n\nYes."
+    assert "".join(map(_answer_only, pieces)) == "Yes."
 
 
 def test_a_chunk_of_a_node() -> None:

@@ -85,10 +85,11 @@ async def _answer(ask: Ask, messages: list[Message]) -> tuple[str, bool]:
     text: list[str] = []
 
     async def show() -> None:
+        show_piece = _Terminal() if sys.stdout.isatty() else _answer_only
         async with contextlib.aclosing(ask(messages)) as pieces:  # type: ignore[type-var]  # generators, as asked for
             async for piece in pieces:
                 text.append(piece.text)
-                print(_shown(piece, in_terminal=sys.stdout.isatty()), end="", flush=True)
+                print(show_piece(piece), end="", flush=True)
 
     showing = asyncio.create_task(show())
     loop = asyncio.get_running_loop()
@@ -105,9 +106,23 @@ async def _answer(ask: Ask, messages: list[Message]) -> tuple[str, bool]:
     return "".join(text), complete
 
 
-def _shown(piece: Delta, *, in_terminal: bool) -> str:
-    """The answer; in a terminal the reasoning before it too, dimmed."""
-    return f"{_DIM}{piece.reasoning}{_PLAIN}{piece.text}" if piece.reasoning and in_terminal else piece.text
+def _answer_only(piece: Delta) -> str:
+    return piece.text
+
+
+class _Terminal:
+    """The answer, and before it the reasoning, dimmed, with an empty line between the two."""
+
+    def __init__(self) -> None:
+        self._in_reasoning = False
+
+    def __call__(self, piece: Delta) -> str:
+        shown = f"{_DIM}{piece.reasoning}{_PLAIN}" if piece.reasoning else ""
+        self._in_reasoning = self._in_reasoning or bool(piece.reasoning)
+        if piece.text and self._in_reasoning:
+            self._in_reasoning = False
+            shown += "\n\n"
+        return shown + piece.text
 
 
 @contextlib.asynccontextmanager
