@@ -32,6 +32,7 @@ _STOP_GRACE = 3.0
 _RESTART_WAIT = 120.0
 _LATE = 1.0
 _LOOK_AGAIN = 0.1
+_WORDS_WAIT = 0.05
 _LIBRARY_PROBLEMS = frozenset({"LibraryNotFound", "LibraryNotLoadable", "SymbolMissing", "VersionUnknown"})
 
 logger = logging.getLogger(__name__)
@@ -287,18 +288,22 @@ class NpuWorker:
             if is_first:
                 self._watch()  # the allowance for the prompt is over
             return
-        error: ExoError | None = None
+        if kind == Kind.FAILED:  # what the runtime printed about it comes by another way
+            refused: Refused = json.loads(body[RUN_ID.size :])
+            asyncio.get_running_loop().call_later(_WORDS_WAIT, self._fail, run, refused)
+            return
         if kind == Kind.DONE:
             run.done = Done.from_body(body)
         elif kind == Kind.EMBEDDING:
             run.embedding = array("f", body[RUN_ID.size :])
-        else:
-            refused: Refused = json.loads(body[RUN_ID.size :])
-            error = RunFailed(f"{self.label}: {refused['message']}{self._said() or refused['advice']}")
-        if error is None:
-            self._failures = 0
+        self._failures = 0
         self._become(State.READY)
-        self._end_run(error)
+        self._end_run()
+
+    def _fail(self, run: NpuRun, refused: Refused) -> None:
+        if run is self._run:
+            self._become(State.READY)
+            self._end_run(RunFailed(f"{self.label}: {refused['message']}{self._said() or refused['advice']}"))
 
     # --- the process ---
 
