@@ -109,6 +109,10 @@ class AnswerFilter:
         """Why the run ended, `cap` being the greatest number of tokens it was allowed."""
         return "length" if self.tokens >= cap and not self.stopped else "stop"
 
+    def ended_itself(self, cap: int) -> bool:
+        """The model ended the answer: then its last token was evaluated, and is in the cache."""
+        return self.finish_reason(cap) == "stop" and not self.stopped
+
     def _padding(self, text: bytes) -> Delta | None:
         self._pads += 1
         self.reasoning_tokens += 1

@@ -176,9 +176,7 @@ class RKLLMInferenceEngine(InferenceEngine):
     @contextlib.asynccontextmanager
     async def _use(self, model_id: str) -> AsyncGenerator[NpuLoadedModel, None]:
         """The loaded model; once nobody uses it, it stays for RKLLM_KEEP_ALIVE."""
-        timer = self._unloads.pop(model_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._keep(model_id)
         try:
             async with self._pool.use(model_id) as model:
                 yield model
@@ -189,10 +187,13 @@ class RKLLMInferenceEngine(InferenceEngine):
         models = self._pool.models.values()
         return max(models, key=lambda model: model.last_used).cached if models else 0
 
-    def _unload_later(self, model_id: str) -> None:
+    def _keep(self, model_id: str) -> None:
         timer = self._unloads.pop(model_id, None)
         if timer is not None:
             timer.cancel()
+
+    def _unload_later(self, model_id: str) -> None:
+        self._keep(model_id)
         if math.isfinite(self.settings.keep_alive) and model_id in self._pool.models:
             loop = asyncio.get_running_loop()
             self._unloads[model_id] = loop.call_later(self.settings.keep_alive, self._unload_now, model_id)

@@ -203,8 +203,7 @@ class NpuLoadedModel(PooledModel):
         if prompt.ids is None:
             return
         ids = filtered.ids or []
-        ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
-        self._cache = prompt.ids + array("i", ids if ended_itself else ids[:-1])
+        self._cache = prompt.ids + array("i", ids if filtered.ended_itself(cap) else ids[:-1])
 
     def _counted_by_runtime(self, done: Done | None, filtered: AnswerFilter, cap: int) -> int:
         """Tokens of a prompt that nobody here can count: what the cache holds besides the answer.
@@ -213,8 +212,7 @@ class NpuLoadedModel(PooledModel):
         """
         if done is None or done.prefilled is None:
             return 0
-        ended_itself = filtered.finish_reason(cap) == "stop" and not filtered.stopped
-        return max(done.prefilled, self.cached - done.tokens + (0 if ended_itself else 1))
+        return max(done.prefilled, self.cached - done.tokens + (0 if filtered.ended_itself(cap) else 1))
 
     def _last(
         self, run: NpuRun, prompt: Prompt, filtered: AnswerFilter, clock: _Clock, *, cap: int, cached: int

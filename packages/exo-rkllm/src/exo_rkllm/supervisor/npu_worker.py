@@ -87,8 +87,7 @@ class NpuRun:
     async def __anext__(self) -> list[tuple[int, bytes]]:
         """The tokens that have come since, each with its id and its text. Raises the error that ended the run."""
         if not self._tokens and not self._ended:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._next_sign()
         if self._tokens:
             batch, self._tokens = self._tokens, []
             return batch
@@ -99,8 +98,7 @@ class NpuRun:
     async def sign(self, timeout: float) -> bool:
         """Whether a token or the end comes within `timeout` seconds. Raises the error that ended it without a token."""
         if not self._tokens and not self._ended:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._waiter}, timeout=timeout)
+            await asyncio.wait({self._next_sign()}, timeout=timeout)
         if self._error is not None and not self._tokens:
             raise self._error
         return bool(self._tokens) or self._ended
@@ -114,8 +112,7 @@ class NpuRun:
         self.abort()
         while not self._ended:
             self._tokens = []
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._next_sign()
 
     # --- for the worker ---
 
@@ -128,6 +125,10 @@ class NpuRun:
         self._ended = True
         self._error = self._error or error
         self._wake()
+
+    def _next_sign(self) -> asyncio.Future[None]:
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
