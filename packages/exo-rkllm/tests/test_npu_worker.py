@@ -41,6 +41,7 @@ def order(board: SimBoard, path: Path, **changes: Any) -> LoadOrder:
         "sampling": {},
         "cpus": [],
         "housekeeping": [],
+        "domain": 0,
         "template": True,
     }
     return {**plain, **changes}  # type: ignore[typeddict-item]  # the changes of a test are right
@@ -137,6 +138,7 @@ async def test_leaving_a_run_aborts_it_and_the_next_one_waits_for_its_end(board:
 async def test_a_run_that_is_left_before_it_began_never_reaches_the_runtime(board: SimBoard) -> None:
     async with loaded(board, board.add_model()) as worker:
         os.kill(worker.pid or 0, signal.SIGSTOP)
+        await until(lambda: Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         run = await begin(worker)
         run.abort()
         os.kill(worker.pid or 0, signal.SIGCONT)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exo.models import parse_keep_alive
 from exo.types import ConfigurationError
-from exo_rkllm.settings import NPU_SETTINGS, NpuSettings, parse_cpus, parse_keep_alive
+from exo_rkllm.settings import NPU_SETTINGS, NpuSettings, parse_cpus
 from rkllm_facts.benchmark import rows
 
 HOME = {"HOME": "/home/me"}
@@ -18,16 +19,20 @@ def test_the_defaults() -> None:
     assert NpuSettings.from_env(HOME) == NpuSettings(
         lib=None,
         abi=None,
+        platform=None,
         root=Path("/"),
         home=Path("/home/me/RKLLAMA"),
+        models=None,
         server_host=None,
         server_port=None,
         run_timeout=60,
         run_timeout_per_token=0.15,
-        load_timeout=600,
+        load_timeout=120,
+        load_rate=10,
         pad_limit=4096,
         context=4096,
         keep_alive=300,
+        max_models=0,
         slots=1,
         cpus=None,
         memory_check=True,
@@ -38,16 +43,20 @@ def test_every_value_can_be_set() -> None:
     env = {
         "RKLLM_LIB": "~/sim",
         "RKLLM_ABI": "1.2.2",
+        "RKLLM_TARGET_PLATFORM": "RK3588S",
         "RKLLM_ROOT": "/board",
         "RKLLAMA_HOME": "/data/rkllama",
+        "RKLLAMA_MODELS": "~/models",
         "RKLLM_SERVER_HOST": "10.0.0.5",
         "RKLLM_SERVER_PORT": "9000",
         "RKLLM_RUN_TIMEOUT": "1.5",
         "RKLLM_RUN_TIMEOUT_PER_TOKEN": "0",
         "RKLLM_LOAD_TIMEOUT": "30",
+        "RKLLM_LOAD_RATE": "50",
         "RKLLM_PAD_LIMIT": "10",
         "RKLLM_CONTEXT": "8192",
         "RKLLM_KEEP_ALIVE": "-1",
+        "RKLLM_MAX_MODELS": "3",
         "RKLLM_SLOTS": "2",
         "RKLLM_CPUS": "4-6",
         "RKLLM_MEMORY_CHECK": "no",
@@ -56,16 +65,20 @@ def test_every_value_can_be_set() -> None:
     assert NpuSettings.from_env({**HOME, **env}) == NpuSettings(
         lib=Path("/home/me/sim"),
         abi="1.2.2",
+        platform="rk3588",
         root=Path("/board"),
         home=Path("/data/rkllama"),
+        models=Path("/home/me/models"),
         server_host="10.0.0.5",
         server_port=9000,
         run_timeout=1.5,
         run_timeout_per_token=0,
         load_timeout=30,
+        load_rate=50,
         pad_limit=10,
         context=8192,
         keep_alive=math.inf,
+        max_models=3,
         slots=2,
         cpus=(4, 5, 6),
         memory_check=False,
@@ -97,10 +110,10 @@ def test_one_variable_is_enough_for_a_server(env: dict[str, str], server: tuple[
     assert NpuSettings.from_env({**HOME, **env}).server == server
 
 
-def test_a_longer_prompt_may_take_longer() -> None:
+def test_a_larger_file_may_take_longer_to_load() -> None:
     found = NpuSettings.from_env(HOME)
-    assert found.first_token_timeout(0) == 60
-    assert found.first_token_timeout(4000) == pytest.approx(660)
+    assert found.load_seconds(0) == 120
+    assert found.load_seconds(8 * 10**9) == 120 + 800
 
 
 def test_the_allowance_covers_what_rockchip_has_measured() -> None:

@@ -23,11 +23,12 @@ FLOORS = {
     "tinychat": 4,
     "api": 5,
     "cli": 6,
+    "program": 6,
     "main": 6,
     "__main__": 6,
 }
 """A part may import itself, and parts on lower floors; not its neighbours on the same floor."""
-SAME_PART = {"main": "cli", "__main__": "cli"}
+SAME_PART = {"main": "cli", "__main__": "cli", "program": "cli"}
 FOREIGN = {"exo_rkllm", "rkllm_sim", "rkllm_facts", "rkllm_converter"}
 """exo knows nothing of Rockchip."""
 

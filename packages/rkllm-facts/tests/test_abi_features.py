@@ -22,6 +22,7 @@ ANSWERS: dict[str, tuple[int, ...]] = {
     "image_tags_in_input": (NO, NO, NO, NO, YES),
     "has_tokenizer_callback": (NO, NO, NO, NO, YES),
     "has_embed_callback": (NO, NO, NO, NO, YES),
+    "safe_base_domain": (NO, YES, YES, YES, YES),
     "several_models_in_process": (NO, NO, NO, NO, YES),
     "has_role": (NO, NO, NO, YES, YES),
     "has_enable_thinking": (NO, NO, NO, YES, YES),

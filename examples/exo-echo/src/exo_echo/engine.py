@@ -64,7 +64,7 @@ class EchoEngine(InferenceEngine):
     async def models(self) -> Sequence[ModelCard]:
         return list(self._cards.values())
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:  # noqa: ARG002 - it takes no memory
         if model not in self._cards:
             raise ModelLoadError(f"The engine echo has no model {model!r}. It has: {', '.join(self._cards)}.")
         self._loaded.add(model)

@@ -20,6 +20,7 @@ Flavour = Literal["rknpu", "rocket"]
 
 ROOT_VARIABLE = "RKLLM_ROOT"
 LIBRARY_VARIABLE = "RKLLM_LIB"
+SERVER_VARIABLES = ("RKLLM_SERVER_HOST", "RKLLM_SERVER_PORT")
 WARNED_BELOW = (0, 9, 7)
 """The runtime itself warns below this version of RKNPU and goes on; W8A8 models then failed on 0.8.2."""
 
@@ -101,9 +102,12 @@ def read_board(env: Mapping[str, str], root: Path | None = None) -> Board:
 def detect_rockchip_npu() -> str | None:
     """The device detector: the name of the chip where its NPU can be used, else None. Never raises.
 
-    A library named by RKLLM_LIB wins over all else, so that the simulator is taken on any machine.
+    A server named by RKLLM_SERVER_HOST or RKLLM_SERVER_PORT has the NPU, whatever this machine is. A library named by
+    RKLLM_LIB wins over all else that is here, so that the simulator is taken on any machine.
     """
     env = os.environ
+    if any(env.get(name, "").strip() for name in SERVER_VARIABLES):
+        return "rkllm"
     try:
         board = read_board(env)
     except Exception:  # a node has to start on any machine; what went wrong is in the log

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-import math
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import ClassVar
+
+import msgspec
 
 from exo.inference import (
     Availability,
@@ -17,8 +20,9 @@ from exo.inference import (
     EngineHealth,
     InferenceEngine,
     ModelPool,
+    ResidentModel,
 )
-from exo.models import ModelStore, StoredModel
+from exo.models import HubLibrary, ModelDescription, ModelStore
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -30,21 +34,26 @@ from exo.types import (
     Message,
     ModelCard,
     ModelLoadError,
+    Timings,
     UnsupportedParameter,
     Usage,
 )
 from exo_rkllm import memory
+from exo_rkllm.catalogue import SUFFIX, Catalogue
 from exo_rkllm.detection import Board, read_board
 from exo_rkllm.loaded import NpuLoadedModel
 from exo_rkllm.metrics import NpuMetrics
+from exo_rkllm.names import platform_of
 from exo_rkllm.recipe import Recipe, recipe_for
 from exo_rkllm.runtime import NpuError, check_library
 from exo_rkllm.settings import NpuSettings
 from exo_rkllm.supervisor.npu_worker import NpuWorker, Timeouts
 from exo_rkllm.text.texts import ModelTexts, Prompt
+from exo_rkllm.ways import choose
 from exo_rkllm.worker.frames import LoadOrder
 
-SUFFIX = ".rkllm"
+_DOMAINS = 16
+"""The runtime's documents name no limit; the driver has room for as many."""
 _KEPT_PROMPTS = 256
 _AROUND = 8
 _INLINE_CHARACTERS = 4096
@@ -56,21 +65,32 @@ logger = logging.getLogger(__name__)
 class RKLLMInferenceEngine(InferenceEngine):
     """Drives librkllmrt in one worker process for each loaded model.
 
-    Serves every `.rkllm` of the node's store and of rkllama's; a folder's name is the model's id.
+    Serves every `.rkllm` of the node's store and of rkllama's; a folder's name is the model's id. What is pulled goes
+    into rkllama's.
     """
 
     name: ClassVar[str] = "rkllm"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "completion", "reasoning", "embeddings"})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"chat", "completion", "reasoning", "embeddings", "template"}
+    )
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context)
         self.settings = NpuSettings.from_env(context.env)
         self.metrics = NpuMetrics(context.registry)
-        self._stores = (context.store, ModelStore(self.settings.models_dir))
-        self._pool = ModelPool(self._load)
+        own = ModelStore(self.settings.models_dir)
+        self.catalogue = Catalogue((context.store, own), context.cards, self.settings)
+        self._library = HubLibrary(
+            own,
+            SUFFIX,
+            engines=(self.name, type(self).__name__),
+            cards=context.cards,
+            env=context.env,
+            resolve=self.catalogue.resolve,
+            original=self.catalogue.original_of,
+        )
+        self._pool = ModelPool(self._load, keep_alive=self.settings.keep_alive)
         self._prepared: dict[int, tuple[ChatRequest, ModelTexts, Prompt]] = {}
-        self._unloads: dict[str, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self.metrics.cached.set_function(self._cached_positions)
 
     @property
@@ -79,30 +99,34 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     @classmethod
     def available(cls, env: Mapping[str, str]) -> Availability:
-        for name in ("RKLLM_SERVER_HOST", "RKLLM_SERVER_PORT"):
-            if env.get(name):
-                reason = f"{name} is set, but another server cannot be used yet; unset it to use the NPU"
-                return Availability(ok=False, reason=reason)
-        board = read_board(env)
-        if board.library is None:
-            named = board.problems[-1:] if env.get("RKLLM_LIB") else board.problems
-            return Availability(ok=False, reason=" ".join(named) or "no librkllmrt.so was found")
-        try:
-            check_library(board.library, NpuSettings.from_env(env).abi)
-        except (NpuError, ConfigurationError) as error:
-            return Availability(ok=False, reason=error.message)
-        version = board.library_version or "of unknown version"
-        return Availability(ok=True, reason=f"librkllmrt {version} at {board.library}")
+        return choose(env).availability
+
+    @classmethod
+    def create(cls, context: EngineContext) -> InferenceEngine:
+        """The engine for the way that leads to an NPU; this class itself drives the one here."""
+        url = choose(context.env).url
+        if url is None:
+            return cls(context)
+        from exo_rkllm.remote import RkllmServerEngine  # noqa: PLC0415 - only a node that forwards speaks HTTP
+
+        return RkllmServerEngine(context, url=url)
 
     @property
     def slots(self) -> int:
         return self.settings.slots
 
-    async def models(self) -> Sequence[ModelCard]:
-        return [self._card(stored) for stored in self._scan().values()]
+    @property
+    def library(self) -> HubLibrary:
+        return self._library
 
-    async def load(self, model: str) -> None:
-        async with self._use(model):
+    async def models(self) -> Sequence[ModelCard]:
+        return self.catalogue.cards()
+
+    async def describe(self, model: str) -> ModelDescription:
+        return self.catalogue.describe(model)
+
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
+        async with self._pool.use(model, keep_alive):
             pass
 
     async def unload(self, model: str) -> None:
@@ -110,6 +134,9 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     def loaded(self) -> Sequence[str]:
         return list(self._pool.models)
+
+    def resident(self) -> Sequence[ResidentModel]:
+        return self._pool.resident()
 
     async def prepare(self, request: ChatRequest) -> None:
         """Encode the chat while the NPU works on another; a model that is not loaded has no tokenizer in memory yet."""
@@ -123,24 +150,24 @@ class RKLLMInferenceEngine(InferenceEngine):
         self._prepared[id(request)] = (request, model.texts, prompt)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        async with self._use(request.model) as model:
+        async with self._use(request) as (model, waited):
             _, texts, prompt = self._prepared.pop(id(request), (request, None, None))
             if prompt is None or texts is not model.texts:  # the model may have been loaded anew meanwhile
                 prompt = await self._encode(model, request)
             async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield _with_load(delta, waited)
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        async with self._use(request.model) as model:
+        async with self._use(request) as (model, waited):
             model.check_size(1, len(request.prompt))
             prompt = await asyncio.to_thread(model.texts.encode_raw, request.prompt)
             async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield _with_load(delta, waited)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        async with self._use(request.model) as model:
+        async with self._use(request) as (model, _):
             for text in request.inputs:
                 model.check_size(1, len(text))
             prompts = [await asyncio.to_thread(model.texts.encode_plain, text) for text in request.inputs]
@@ -152,75 +179,38 @@ class RKLLMInferenceEngine(InferenceEngine):
         return Embeddings(vectors=tuple(vectors), usage=Usage(prompt_tokens=sum(prompt.tokens for prompt in prompts)))
 
     async def tokenize(self, model: str, text: str) -> Sequence[int]:
-        async with self._use(model) as loaded:
+        async with self._pool.use(model) as loaded:
             return list((await asyncio.to_thread(loaded.texts.encode_plain, text)).ids or ())
 
     async def count(self, request: ChatRequest) -> int:
-        async with self._use(request.model) as model:
+        async with self._pool.use(request.model) as model:
             return (await self._encode(model, request)).tokens
 
     async def health(self) -> EngineHealth:
-        for name, model in self._pool.models.items():
-            if model.problem:
-                return EngineHealth(ready=False, detail=f"the worker of {name} cannot be started: {model.problem}")
-        return EngineHealth(ready=True)
+        return self._pool.health()
 
     async def close(self) -> None:
-        for timer in self._unloads.values():
-            timer.cancel()
-        for task in self._tasks:
-            task.cancel()
         await self._pool.close()
         self.metrics.server_up.set(0)
 
     @contextlib.asynccontextmanager
-    async def _use(self, model_id: str) -> AsyncGenerator[NpuLoadedModel, None]:
-        """The loaded model; once nobody uses it, it stays for RKLLM_KEEP_ALIVE."""
-        self._keep(model_id)
-        try:
-            async with self._pool.use(model_id) as model:
-                yield model
-        finally:
-            self._unload_later(model_id)
+    async def _use(
+        self, request: ChatRequest | CompletionRequest | EmbeddingRequest
+    ) -> AsyncGenerator[tuple[NpuLoadedModel, float], None]:
+        """The loaded model, and the seconds that the request waited for it."""
+        started = time.monotonic()
+        async with self._pool.use(request.model, request.keep_alive) as model:
+            yield model, time.monotonic() - started
 
     def _cached_positions(self) -> int:
         models = self._pool.models.values()
         return max(models, key=lambda model: model.last_used).cached if models else 0
 
-    def _keep(self, model_id: str) -> None:
-        timer = self._unloads.pop(model_id, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _unload_later(self, model_id: str) -> None:
-        self._keep(model_id)
-        if math.isfinite(self.settings.keep_alive) and model_id in self._pool.models:
-            loop = asyncio.get_running_loop()
-            self._unloads[model_id] = loop.call_later(self.settings.keep_alive, self._unload_now, model_id)
-
-    def _unload_now(self, model_id: str) -> None:
-        task = asyncio.ensure_future(self._pool.unload_if_idle(model_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _encode(self, model: NpuLoadedModel, request: ChatRequest) -> Prompt:
         size = sum(map(_size, request.messages))
         model.check_size(len(request.messages), size)
-        if size <= _INLINE_CHARACTERS:
-            return model.texts.encode(request.messages)
-        return await asyncio.to_thread(model.texts.encode, request.messages)
-
-    def _scan(self) -> dict[str, StoredModel]:
-        """The models of both stores by id; the node's own store comes first."""
-        found: dict[str, StoredModel] = {}
-        for store in self._stores:
-            for stored in store.scan(SUFFIX):
-                found.setdefault(stored.id, stored)
-        return found
-
-    def _card(self, stored: StoredModel) -> ModelCard:
-        card = self.context.cards.get(stored.id)
-        return card or ModelCard(id=stored.id, display_name=stored.id, files={self.name: str(stored.path)})
+        encode = functools.partial(model.texts.encode, request.messages, think=request.think, template=request.template)
+        return encode() if size <= _INLINE_CHARACTERS else await asyncio.to_thread(encode)
 
     # --- loading ---
 
@@ -233,8 +223,10 @@ class RKLLMInferenceEngine(InferenceEngine):
         for warning in texts.warnings:
             logger.warning("%s: %s", model_id, warning)
         board = read_board(self.context.env)
+        self._doubt_platform(recipe, board)
+        domain = self._free_domain()
         with self.metrics.load.time():
-            worker, recipe = await self._start(recipe, board, counts=texts.counts)
+            worker, recipe = await self._start(recipe, board, domain, counts=texts.counts)
         keep_to(board.little_cpus)
         self.metrics.server_up.set(1)
         return NpuLoadedModel(
@@ -245,37 +237,60 @@ class RKLLMInferenceEngine(InferenceEngine):
             self.metrics,
             sampling=recipe.modelfile.sampling(),
             size=size,
+            domain=domain,
         )
 
     def _recipe(self, model_id: str) -> Recipe:
-        stored = self._scan().get(model_id)
+        stored = self.catalogue.find(model_id)
         if stored is None:
             raise ModelLoadError(
                 f"The file of {model_id} is gone: put its folder with the {SUFFIX} file into "
-                f"{' or '.join(str(store.root) for store in self._stores)}."
+                f"{' or '.join(map(str, self.catalogue.roots))}."
             )
-        return recipe_for(stored, self._card(stored), self.settings)
+        return recipe_for(stored, self.catalogue.card(stored), self.settings)
 
     async def _make_room(self, recipe: Recipe) -> int:
-        """Unload what is idle until the model fits; returns what it takes, in bytes. Raises InsufficientMemory."""
+        """Unload others until the model fits; returns what it takes, in bytes. Raises InsufficientMemory.
+
+        Those that are in use come last, and end first what they have.
+        """
+        while self.settings.max_models and len(self._pool.models) >= self.settings.max_models:
+            await self._pool.retire(self._pool.next_to_go())
         need = recipe.memory_need()
         free = memory.available(self.settings.root)
         if free is None or not self.settings.memory_check:
             return need.total
-        idle = [(name, model.size, model.last_used) for name, model in self._pool.models.items() if model.users == 0]
-        leaving = memory.choose_evictions(need.total, free, idle)
+        models = self._pool.models.items()
+        idle, busy = (
+            [(name, model.size, model.last_used) for name, model in models if bool(model.users) is in_use]
+            for in_use in (False, True)
+        )
+        leaving = memory.choose_evictions(need.total, free, idle, busy)
         if leaving is None:
-            raise memory.refusal(recipe.stored.id, need, free, idle)
+            raise memory.refusal(recipe.stored.id, need, free, [*idle, *busy])
         for name in leaving:
             await self._pool.retire(name)
         return need.total
 
-    async def _start(self, recipe: Recipe, board: Board, *, counts: bool) -> tuple[NpuWorker, Recipe]:
+    def _doubt_platform(self, recipe: Recipe, board: Board) -> None:
+        """A file that was made for another chip does not load; its name often says so, and the runtime does not."""
+        here = self.settings.platform or board.chip
+        path = recipe.stored.path
+        named = platform_of(path.name) or platform_of(path.parent.name)
+        if here and named and here != named:
+            logger.warning("%s is made for %s, as its name says, but this is %s.", recipe.stored.id, named, here)
+
+    def _free_domain(self) -> int:
+        """For the runtime's base_domain_id: each model in memory has one of its own."""
+        taken = {model.domain for model in self._pool.models.values()}
+        return next((domain for domain in range(_DOMAINS) if domain not in taken), 0)
+
+    async def _start(self, recipe: Recipe, board: Board, domain: int, *, counts: bool) -> tuple[NpuWorker, Recipe]:
         """A worker with the model loaded, and the recipe that it was loaded by.
 
         What nobody has asked for may give way: a model that was converted for less context is loaded with that.
         """
-        worker = self._worker(recipe, board, counts=counts)
+        worker = self._worker(recipe, board, domain, counts=counts)
         try:
             await worker.start()
         except ModelLoadError as error:
@@ -287,12 +302,12 @@ class RKLLMInferenceEngine(InferenceEngine):
                 raise ModelLoadError(f"{error.message} {hint}") from error
             logger.warning("%s was converted for a context of %s tokens and gets no more.", recipe.stored.id, limit)
             smaller = recipe.with_context(limit)
-            worker = self._worker(smaller, board, counts=counts)
+            worker = self._worker(smaller, board, domain, counts=counts)
             await worker.start()
             return worker, smaller
         return worker, recipe
 
-    def _worker(self, recipe: Recipe, board: Board, *, counts: bool) -> NpuWorker:
+    def _worker(self, recipe: Recipe, board: Board, domain: int, *, counts: bool) -> NpuWorker:
         settings, model_id = self.settings, recipe.stored.id
         if board.library is None:
             raise EngineUnavailable(f"{model_id} cannot be loaded: {' '.join(board.problems)}")
@@ -305,15 +320,42 @@ class RKLLMInferenceEngine(InferenceEngine):
             "sampling": recipe.fixed_sampling(),
             "cpus": list(settings.cpus or board.big_cpus),
             "housekeeping": list(board.little_cpus),
+            "domain": domain,
             "template": counts,
         }
         return NpuWorker(
             f"the rkllm worker of {model_id}",
             order,
             env=self.context.env,
-            timeouts=Timeouts(settings.run_timeout, settings.run_timeout_per_token, settings.load_timeout),
+            timeouts=Timeouts(
+                settings.run_timeout,
+                settings.run_timeout_per_token,
+                settings.load_seconds(recipe.stored.size),
+            ),
             on_restart=self.metrics.worker_restarts.labels(model_id).inc,
         )
+
+
+def npu_availability(env: Mapping[str, str]) -> Availability:
+    """Whether a library is here that can be used; loads nothing into this process, and never raises."""
+    board = read_board(env)
+    if board.library is None:
+        named = board.problems[-1:] if env.get("RKLLM_LIB") else board.problems
+        return Availability(ok=False, reason=" ".join(named) or "no librkllmrt.so was found")
+    try:
+        check_library(board.library, NpuSettings.from_env(env).abi)
+    except (NpuError, ConfigurationError) as error:
+        return Availability(ok=False, reason=error.message)
+    version = board.library_version or "of unknown version"
+    return Availability(ok=True, reason=f"librkllmrt {version} at {board.library}")
+
+
+def _with_load(delta: Delta, seconds: float) -> Delta:
+    """The last delta tells how long the load took."""
+    if delta.finish_reason is None:
+        return delta
+    timings = msgspec.structs.replace(delta.timings or Timings(), load=seconds)
+    return msgspec.structs.replace(delta, timings=timings)
 
 
 def _size(message: Message) -> int:

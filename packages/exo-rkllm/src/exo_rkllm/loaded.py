@@ -49,7 +49,7 @@ class ModelLimits:
 
 
 class NpuLoadedModel(PooledModel):
-    """A model in the memory of a worker. `size` is what it takes, in bytes; `sampling` what the load has fixed."""
+    """A model in the memory of a worker. `sampling` is what the load has fixed, `domain` its base_domain_id."""
 
     def __init__(
         self,
@@ -61,13 +61,15 @@ class NpuLoadedModel(PooledModel):
         *,
         sampling: Sampling,
         size: int,
+        domain: int = 0,
     ) -> None:
         super().__init__()
         self.model_id = model_id
         self.texts = texts
         self.limits = limits
         self.size = size
-        self.last_used = time.monotonic()
+        self.context = limits.context
+        self.domain = domain
         self._worker = worker
         self._sampling = sampling
         self._metrics = metrics
@@ -124,7 +126,6 @@ class NpuLoadedModel(PooledModel):
         self.check_length(prompt)
         per_run, served = self._sampling_of(sampling)
         cap = self._cap(prompt, limits)
-        self.last_used = time.monotonic()
         run = await self._worker.begin(prompt.input, cap=cap, prompt_tokens=prompt.tokens, sampling=per_run)
         try:
             cached, filtered, clock = self._common_prefix(prompt), self._filter(prompt, limits), _Clock()
@@ -147,7 +148,6 @@ class NpuLoadedModel(PooledModel):
             raise
         finally:
             await run.leave()
-            self.last_used = time.monotonic()
         self._note_cache(prompt, filtered, cap)
         yield self._last(run, prompt, filtered, clock, cap=cap, cached=cached)
         self.texts.remember(prompt, filtered.raw_text, filtered.ids)  # after all, for the NPU may go on meanwhile

@@ -21,8 +21,8 @@ safe side: the runtime leaves the embeddings on disk, and the whole file is coun
 
 _FLOAT16 = 2
 _LARGEST = 1 << 20
-Idle = tuple[str, int, float]
-"""An idle model: its id, the bytes that it would free, and the time of its last use."""
+Candidate = tuple[str, int, float]
+"""A model that could go: its id, the bytes that it would free, and the time of its last use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,16 @@ def available(root: Path) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def choose_evictions(need: int, free: int, idle: Sequence[Idle]) -> list[str] | None:
-    """Which of the idle models have to go, so that `need` bytes are free; the least recently used ones go first.
+def choose_evictions(
+    need: int, free: int, idle: Sequence[Candidate], busy: Sequence[Candidate] = ()
+) -> list[str] | None:
+    """Which models have to go, so that `need` bytes are free: idle ones before busy ones, of each the least recently
+    used ones first.
 
     Empty if there is room already, None if even all of them are not enough.
     """
     chosen = []
-    for model, size, _ in sorted(idle, key=lambda one: one[2]):
+    for model, size, _ in [*_oldest_first(idle), *_oldest_first(busy)]:
         if free >= need:
             break
         chosen.append(model)
@@ -91,10 +94,14 @@ def choose_evictions(need: int, free: int, idle: Sequence[Idle]) -> list[str] | 
     return chosen if free >= need else None
 
 
-def refusal(model: str, need: MemoryNeed, free: int, idle: Sequence[Idle] = ()) -> InsufficientMemory:
+def _oldest_first(models: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(models, key=lambda one: one[2])
+
+
+def refusal(model: str, need: MemoryNeed, free: int, others: Sequence[Candidate] = ()) -> InsufficientMemory:
     """What to raise in place of loading the model. The numbers in the message are in MiB."""
-    freed = sum(size for _, size, _ in idle)
-    more = f", and unloading what is idle would free {_mib(freed)} more" if idle else ""
+    freed = sum(size for _, size, _ in others)
+    more = f", and unloading the other models would free {_mib(freed)} more" if others else ""
     message = (
         f"The model {model} needs about {_mib(need.total)} of memory (weights {_mib(need.weights)}, KV cache "
         f"{_mib(need.kv)}, margin {_mib(need.margin)}), but only {_mib(free)} are available{more}. "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from exo.models import Modelfile, StoredModel, read_modelfile
 from exo.types import ModelCard, ModelLoadError, StoreError
@@ -28,15 +29,20 @@ class Recipe:
     modelfile: Modelfile
     limits: ModelLimits
 
+    @property
+    def folder(self) -> Path:
+        """Where the tokenizer files are."""
+        return tokenizer_folder(self.stored)
+
     def with_context(self, context: int) -> Recipe:
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, context=context))
 
     def texts(self) -> ModelTexts:
         """Reads the tokenizer; takes up to a second. Raises ModelLoadError."""
-        return ModelTexts.load(self.stored.path.parent, self.card, self.npu, self.modelfile)
+        return ModelTexts.load(self.folder, self.card, self.npu, self.modelfile)
 
     def memory_need(self) -> memory.MemoryNeed:
-        geometry = memory.read_geometry(self.stored.path.parent) or (self.npu.kv if self.npu else None)
+        geometry = memory.read_geometry(self.folder) or (self.npu.kv if self.npu else None)
         return memory.needed(self.stored.size, geometry, self.limits.context)
 
     def fixed_sampling(self) -> dict[str, float]:
@@ -44,6 +50,12 @@ class Recipe:
         names = (field.name for field in dataclasses.fields(SamplingOptions))
         values = {name: getattr(self.modelfile.parameters, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def tokenizer_folder(stored: StoredModel) -> Path:
+    """The model's folder if it has a tokenizer, else that of the file which its Modelfile names."""
+    own, named = stored.folder, stored.path.parent
+    return own if own is not None and (own / "tokenizer.json").is_file() else named
 
 
 def recipe_for(stored: StoredModel, card: ModelCard, settings: NpuSettings) -> Recipe:
@@ -63,10 +75,10 @@ def recipe_for(stored: StoredModel, card: ModelCard, settings: NpuSettings) -> R
 
 
 def _modelfile(stored: StoredModel) -> Modelfile:
-    if stored.path.parent.name != stored.id:  # a file that lies in the store's root
+    if stored.folder is None:
         return Modelfile()
     try:
-        modelfile = read_modelfile(stored.path.parent)
+        modelfile = read_modelfile(stored.folder)
     except StoreError as error:
         raise ModelLoadError(error.message) from error
     for problem in modelfile.problems:

@@ -5,14 +5,15 @@ docs/SETTINGS.md lists the same. Whatever makes no sense raises ConfigurationErr
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exo.models import parse_keep_alive
 from exo.types import ConfigurationError
+from exo_rkllm.detection import target_platform
 from rkllm_facts.abi import SUPPORTED, layout_for_release
 from rkllm_facts.errors import FactsError
 
@@ -21,8 +22,6 @@ DEFAULT_SERVER_PORT = 8080
 HIGHEST_CPU = 31
 """The runtime takes its CPUs as a mask of 32 bits."""
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HOST = re.compile(r"[A-Za-z0-9._:%\[\]-]{1,255}", re.ASCII)
 
 
@@ -53,16 +52,20 @@ class NpuSettings:
 
     lib: Path | None
     abi: str | None
+    platform: str | None
     root: Path
     home: Path
+    models: Path | None
     server_host: str | None
     server_port: int | None
     run_timeout: float
     run_timeout_per_token: float
     load_timeout: float
+    load_rate: int
     pad_limit: int
     context: int
     keep_alive: float
+    max_models: int
     slots: int
     cpus: tuple[int, ...] | None
     memory_check: bool
@@ -74,12 +77,13 @@ class NpuSettings:
         # "~" is that of the environment that was handed in, which may not be the one of this process
         found["home"] = _under_home("RKLLAMA_HOME", found["home"], env)
         found["lib"] = found["lib"] and _under_home("RKLLM_LIB", found["lib"], env)
+        found["models"] = found["models"] and _under_home("RKLLAMA_MODELS", found["models"], env)
         return cls(**found)
 
     @property
     def models_dir(self) -> Path:
         """The models of rkllama; the engine of a node reads them too, after those of the node's own store."""
-        return self.home / "models"
+        return self.models or self.home / "models"
 
     @property
     def server(self) -> tuple[str, int] | None:
@@ -88,32 +92,9 @@ class NpuSettings:
             return None
         return self.server_host or DEFAULT_SERVER_HOST, self.server_port or DEFAULT_SERVER_PORT
 
-    def first_token_timeout(self, prompt_tokens: int) -> float:
-        """Seconds that a run may take until its first token."""
-        return self.run_timeout + prompt_tokens * self.run_timeout_per_token
-
-
-def parse_keep_alive(text: str) -> float:
-    """Seconds that an idle model stays loaded, as Ollama writes them; infinite for anything negative.
-
-    `5m`, `1h30m`, `300` (seconds), `0` (unload at once), `-1` (for ever). Raises ValueError.
-    """
-    expected = "expected a time such as 5m, 1h30m, 300 (seconds), 0 (unload at once) or -1 (for ever)"
-    sign, body = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    try:
-        seconds = float(body) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", body, re.ASCII) else _duration(body)
-    except (ValueError, OverflowError):
-        raise ValueError(expected) from None
-    if not math.isfinite(seconds):
-        raise ValueError(expected)
-    return math.inf if sign * seconds < 0 else seconds
-
-
-def _duration(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError
-    return math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+    def load_seconds(self, size: int) -> float:
+        """Seconds that a model file of `size` bytes may take to load."""
+        return self.load_timeout + size / (self.load_rate * 1e6)
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
@@ -182,6 +163,13 @@ def _abi(text: str) -> str:
     return text
 
 
+def _platform(text: str) -> str:
+    try:
+        return target_platform(text)
+    except ConfigurationError as error:
+        raise ValueError(error.message.rstrip(".")) from None
+
+
 def _under_home(name: str, path: Path, env: Mapping[str, str]) -> Path:
     home = env.get("HOME")
     if home and path.parts[:1] == ("~",):
@@ -201,8 +189,16 @@ NPU_SETTINGS = (
         "runtime library `librkllmrt.so` or the folder that holds it; overrides the search for an NPU",
     ),
     Setting("abi", "RKLLM_ABI", "", _abi, "layout to assume for a library whose version is not known, such as `1.2.3`"),
+    Setting(
+        "platform",
+        "RKLLM_TARGET_PLATFORM",
+        "",
+        _platform,
+        "chip that models have to be made for, such as `rk3588`; without it the one that is found",
+    ),
     Setting("root", "RKLLM_ROOT", "/", Path, "folder that stands for `/` when the board is looked at"),
     Setting("home", "RKLLAMA_HOME", "~/RKLLAMA", Path, "folder of rkllama; models are in its `models`"),
+    Setting("models", "RKLLAMA_MODELS", "", Path, "folder of the models, in place of `models` in RKLLAMA_HOME"),
     Setting("server_host", "RKLLM_SERVER_HOST", "", _host, "host of an rkllama server to use in place of the NPU here"),
     Setting("server_port", "RKLLM_SERVER_PORT", "", _whole(1, 65535), "its port; `8080` if only the host is set"),
     # The first token of the longest prompt is what RKLLM_RUN_TIMEOUT_PER_TOKEN is for; later ones take 0.35 s at most.
@@ -222,9 +218,21 @@ NPU_SETTINGS = (
         _seconds(0, 60),
         "seconds more for each token of the prompt, until the first token of the answer",
     ),
-    # 8 GB of a 7B model from a card that reads 20 MB/s take 400 s.
+    # What a load takes besides reading the file.
     Setting(
-        "load_timeout", "RKLLM_LOAD_TIMEOUT", "600", _seconds(0.1, 86_400), "seconds that a model may take to load"
+        "load_timeout",
+        "RKLLM_LOAD_TIMEOUT",
+        "120",
+        _seconds(0.1, 86_400),
+        "seconds that a model may take to load, and more for its size",
+    ),
+    # A slow card reads 20 MB/s; half of that leaves room for a board that is busy.
+    Setting(
+        "load_rate",
+        "RKLLM_LOAD_RATE",
+        "10",
+        _whole(1, 100_000),
+        "megabytes of the model's file that are read in a second at least, for the time that a load may take",
     ),
     Setting(
         "pad_limit",
@@ -246,6 +254,13 @@ NPU_SETTINGS = (
         "5m",
         parse_keep_alive,
         "time that an idle model stays loaded: `1h30m`, seconds, 0 (unload at once), -1 (for ever)",
+    ),
+    Setting(
+        "max_models",
+        "RKLLM_MAX_MODELS",
+        "0",
+        _whole(0, 64),
+        "models in memory at the same time; 0 for as many as fit",
     ),
     # Two runs at once on the same NPU cores only slow each other down.
     Setting("slots", "RKLLM_SLOTS", "1", _whole(1, 16), "runs at the same time on this board"),

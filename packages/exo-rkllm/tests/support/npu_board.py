@@ -59,9 +59,9 @@ class SimBoard:
             "RKLLM_SIM_FAULTS_FILE": str(self._faults),
         }
 
-    def add_model(self, name: str = "m", *, modelfile: str = "", **options: Any) -> Path:
+    def add_model(self, folder: str = "m", /, *, modelfile: str = "", **options: Any) -> Path:
         """Write a model that every ABI loads; returns its `.rkllm`. `modelfile` is added to its Modelfile."""
-        path = write_model(self.store / name, **{"toolkit": "1.1.4", **options})
+        path = write_model(self.store / folder, **{"toolkit": "1.1.4", **options})
         with (path.parent / "Modelfile").open("a") as file:
             file.write(modelfile)
         return path

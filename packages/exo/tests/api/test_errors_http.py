@@ -26,7 +26,13 @@ def instance(kind: type[ExoError]) -> ExoError:
 @pytest.mark.parametrize("kind", list(classes()), ids=lambda kind: str(kind.__name__))
 def test_every_error_has_a_status_of_its_family(kind: type[ExoError]) -> None:
     status = status_of(instance(kind))
-    families = {"RequestError": range(400, 431), "CapacityError": (429, 503, 504), "EngineError": (500, 502, 503, 504)}
+    families = {
+        "RequestError": range(400, 431),
+        "CapacityError": (429, 503, 504),
+        "EngineError": (500, 502, 503, 504),
+        "StoreError": (400, 409, 500),
+        "PullError": (502, 507),
+    }
     expected = next((families[parent.__name__] for parent in kind.__mro__ if parent.__name__ in families), (500,))
     assert status in expected
     assert openai_error(instance(kind))["error"]["code"] == kind.code

@@ -27,7 +27,7 @@ class ChatOnlyEngine(InferenceEngine):
     async def models(self) -> Sequence[ModelCard]:
         return []
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         pass
 
     async def unload(self, model: str) -> None:
@@ -86,13 +86,17 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "close",
         "complete",
         "count",
+        "create",
+        "describe",
         "embed",
         "health",
+        "library",
         "load",
         "loaded",
         "models",
         "no_model_hint",
         "prepare",
+        "resident",
         "slots",
         "source_of",
         "tokenize",
@@ -102,9 +106,13 @@ def test_the_powers_of_the_contract_are_pinned() -> None:
         "capabilities",
         "close",
         "complete",
+        "create",
+        "describe",
         "embed",
         "health",
+        "library",
         "no_model_hint",
         "prepare",
+        "resident",
         "source_of",
     }

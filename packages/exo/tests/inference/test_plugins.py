@@ -17,7 +17,7 @@ from exo.models import ModelStore
 from exo.models.builtin import BUILTIN_MODELS
 from exo.types import ConfigurationError, EngineUnavailable, ModelCard, PluginError
 
-BUILTIN_NAMES = ["dummy", "llamacpp"]
+BUILTIN_NAMES = ["dummy", "llamacpp", "remote"]
 NOBODY = "the default, as no detector found a device for another one"
 
 
@@ -105,7 +105,7 @@ def test_what_is_installed_here_has_no_problems() -> None:
     assert BUILTIN_MODELS.items() <= plugins.cards().items()
     for name in BUILTIN_ENGINES:
         assert plugins.engine_class(name).name == name
-    assert [listing.source for listing in plugins.listings({}) if listing.name in BUILTIN_NAMES] == ["exo", "exo"]
+    assert [listing.source for listing in plugins.listings({}) if listing.name in BUILTIN_NAMES] == ["exo"] * 3
     assert plugins.problems == []
 
 
@@ -117,7 +117,7 @@ def test_an_engine_of_a_plugin(world: World) -> None:
     plugins = world.discover()
     assert plugins.engine_class("npu") is NpuEngine
     listings = {listing.name: listing for listing in plugins.listings({})}
-    assert list(listings) == [*BUILTIN_NAMES, "npu"]
+    assert list(listings) == sorted([*BUILTIN_NAMES, "npu"])
     assert listings["npu"].source == "exo-npu"
     assert listings["npu"].availability.ok
     assert plugins.problems == []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 
 import pytest
 
-from exo.inference import ModelPool, PooledModel
+from exo.inference import ModelPool, PooledModel, ResidentModel
 from exo.types import ModelLoadError
 
 
@@ -20,6 +21,10 @@ class Slow(PooledModel):
         self.closing = asyncio.Event()
         self.may_close = asyncio.Event()
         self.closed = False
+
+    @property
+    def problem(self) -> str:
+        return ""
 
     async def close(self) -> None:
         self.closing.set()
@@ -59,14 +64,55 @@ async def test_a_model_is_closed_to_the_end_even_if_nobody_waits_for_it(
     assert models["a"].closed
 
 
-async def test_only_an_idle_model_is_unloaded_for_idleness(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
-    async with pool.use("a"):
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + 10
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.005)
+
+
+async def test_a_model_leaves_when_its_time_is_over(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
+    async with pool.use("a", 0.02):
         models["a"].may_close.set()
-        await pool.unload_if_idle("a")
-        await pool.unload_if_idle("not loaded")
+        assert pool.resident() == [ResidentModel(id="a", expires_in=0.02)]
+        await asyncio.sleep(0.05)  # longer than it may be idle, but it is in use
         assert list(pool.models) == ["a"]
-    await pool.unload_if_idle("a")
+    await until(lambda: models["a"].closed)
     assert pool.models == {}
+
+
+async def test_of_several_users_the_last_one_says_how_long(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
+    async with pool.use("a", 0.0):
+        models["a"].may_close.set()
+        async with pool.use("a"):
+            pass
+    assert pool.resident() == [ResidentModel(id="a", expires_in=math.inf)]
+    async with pool.use("a", 100.0):
+        pass
+    assert 99 < pool.resident()[0].expires_in <= 100
+    async with pool.use("a", 0.0):
+        pass
+    await until(lambda: pool.models == {})
+
+
+async def test_use_again_puts_the_end_off(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
+    async with pool.use("a", 0.03):
+        models["a"].may_close.set()
+    async with pool.use("a", 100.0):
+        pass
+    await asyncio.sleep(0.06)  # the first time is over
+    assert list(pool.models) == ["a"]
+
+
+async def test_the_pool_has_a_time_of_its_own_for_whoever_names_none() -> None:
+    async def load(model_id: str, begin: Callable[[], None]) -> Slow:
+        begin()
+        return Slow()
+
+    pool = ModelPool(load, keep_alive=50.0)
+    async with pool.use("a"), pool.use("b", math.inf):
+        pass
+    assert [(model.id, model.expires_in > 50) for model in pool.resident()] == [("b", True), ("a", False)]
 
 
 async def test_a_load_that_ends_after_the_pool_was_closed_leaves_nothing() -> None:

@@ -83,7 +83,7 @@ class FakeEngine(InferenceEngine):
     async def models(self) -> Sequence[ModelCard]:
         return self.cards
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         self.loading.set()
         await self.may_load.wait()
         if self.load_errors:
@@ -174,11 +174,25 @@ async def test_without_a_set_default_the_first_model_is_it() -> None:
     assert (await service_for(engine).resolve(None)).id == "a"
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "M", "m ", "default"])
+@pytest.mark.parametrize("name", ["gpt-4", "mm", "m ", "default"])
 async def test_an_unknown_model_is_never_replaced_by_another(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         await service_for(FakeEngine()).resolve(name)
     assert (caught.value.model, caught.value.known) == (name, ["m"])
+
+
+async def test_a_name_in_other_case_counts_where_no_exact_one_does() -> None:
+    engine = FakeEngine()
+    engine.cards = [ModelCard(id="M", aliases=("x",)), ModelCard(id="m"), ModelCard(id="n", aliases=("X", "Y"))]
+    service = service_for(engine)
+    assert [(await service.resolve(name)).id for name in ("M", "m", "N", "x", "X", "y")] == [
+        "M",
+        "m",
+        "n",
+        "M",
+        "n",
+        "n",
+    ]
 
 
 async def test_a_default_that_is_not_there_is_not_replaced_either() -> None:
@@ -565,7 +579,7 @@ class TwoModels(FakeEngine):
     async def models(self) -> Sequence[ModelCard]:
         return [ModelCard(id="b"), ModelCard(id="a")]
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         if model == "a":
             raise ModelLoadError("a is broken")
         self.loads.append(model)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exo.models import Modelfile, ModelParameters, parse_modelfile, read_modelfile
-from exo.types import Message, Sampling, StoreError
+from exo.models import Modelfile, ModelParameters, parse_modelfile, read_modelfile, write_modelfile
+from exo.models.modelfile import read_from
+from exo.types import BadModelfile, Message, Sampling, StoreError
 
 OLDER_SERVER = """\
 FROM="Qwen2.5-1.5B-Instruct-w8a8.rkllm"
@@ -181,7 +184,7 @@ def test_the_unknown_is_kept_and_reported() -> None:
     ],
 )
 def test_a_wrong_value_is_refused_with_file_line_and_value(line: str, key: str) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(BadModelfile) as caught:
         parse_modelfile(f'SYSTEM="two\nlines"\n\n{line}\n', name="/models/x/Modelfile")
     assert caught.value.message.startswith(f"/models/x/Modelfile:4: {key} has to be ")
     value = line.replace("=", " ").split(" ")[-1]
@@ -193,12 +196,12 @@ def test_a_wrong_value_is_refused_with_file_line_and_value(line: str, key: str) 
     ['SYSTEM="open', "SYSTEM='open", 'SYSTEM "open', 'SYSTEM """open', 'SYSTEM="""open', 'SYSTEM "', 'SYSTEM="open\\"'],
 )
 def test_quotes_that_are_not_closed_are_named_where_they_begin(line: str) -> None:
-    with pytest.raises(StoreError, match=r"^Modelfile:2: the quotes that begin here are not closed"):
+    with pytest.raises(BadModelfile, match=r"^Modelfile:2: the quotes that begin here are not closed"):
         parse_modelfile(f"TOP_K=1\n{line}\nTOP_P=1\n")
 
 
 def test_a_nul_is_refused_where_it_is() -> None:
-    with pytest.raises(StoreError, match=r"^Modelfile:2: there is a NUL in it"):
+    with pytest.raises(BadModelfile, match=r"^Modelfile:2: there is a NUL in it"):
         parse_modelfile("TOP_K=1\nFROM x\0y\n")
 
 
@@ -237,7 +240,7 @@ def test_a_modelfile_is_read_with_its_path_in_messages(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_modelfile_is_refused_by_name(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "Modelfile").write_bytes(content)
-    with pytest.raises(StoreError, match=problem) as caught:
+    with pytest.raises(BadModelfile, match=problem) as caught:
         read_modelfile(tmp_path)
     assert str(tmp_path / "Modelfile") in caught.value.message
 
@@ -245,6 +248,13 @@ def test_a_file_that_is_no_modelfile_is_refused_by_name(tmp_path: Path, content:
 def test_a_modelfile_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "Modelfile").mkdir()
     with pytest.raises(StoreError, match="Modelfile cannot be read"):
+        read_modelfile(tmp_path)
+    assert issubclass(BadModelfile, StoreError)
+
+
+def test_a_pipe_in_place_of_a_modelfile_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "Modelfile")
+    with pytest.raises(StoreError, match="no plain file"):
         read_modelfile(tmp_path)
 
 
@@ -260,7 +270,7 @@ PIECES = st.sampled_from((*WORDS, *SIGNS))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         found = parse_modelfile(text)
-    except StoreError as error:
+    except BadModelfile as error:
         assert error.message.startswith("Modelfile:")  # noqa: PT017 - most texts are right or wrong by chance
     else:
         assert len(found.problems) == len(found.unknown)
@@ -272,3 +282,112 @@ def test_what_is_written_with_escapes_comes_back(system: str, context: int) -> N
     quoted = system.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     found = parse_modelfile(f'SYSTEM="{quoted}"\nNUM_CTX={context}\n')
     assert (found.system, found.parameters.num_ctx) == (system, context)
+
+
+def test_from_is_read_without_the_rest(tmp_path: Path) -> None:
+    assert read_from(tmp_path) is None
+    for text, expected in [
+        ("NUM_CTX=many\nFROM=x\n??\n", "x"),
+        ('SYSTEM="FROM y"\nFROM x\nSYSTEM """\nFROM y\n"""', "x"),
+        ("FROM x\nfrom y", "y"),
+        ("FROM=", ""),
+        ("TOP_K=1", None),
+    ]:
+        (tmp_path / "Modelfile").write_text(text, encoding="utf-8")
+        assert read_from(tmp_path) == expected
+    (tmp_path / "Modelfile").write_text('FROM x\nSYSTEM "open', encoding="utf-8")
+    with pytest.raises(BadModelfile, match="not closed"):
+        read_from(tmp_path)
+
+
+@pytest.mark.parametrize("text", [OLDER_SERVER, OLLAMA])
+def test_what_is_read_can_be_written(text: str) -> None:
+    found = parse_modelfile(text)
+    assert parse_modelfile(write_modelfile(found)) == found
+
+
+def test_a_modelfile_is_written_as_ollama_has_it() -> None:
+    modelfile = Modelfile(
+        from_="x.rkllm",
+        system="Two\nlines",
+        enable_thinking=False,
+        parameters=ModelParameters(num_ctx=512, temperature=0.5, stop=("User: ", "</s>")),
+        messages=(Message(role="user", content="Hi!"),),
+        unknown=(("VISION_ENCODER", "x.rknn"), ("PARAMETER num_gpu", "99")),
+    )
+    assert write_modelfile(modelfile) == (
+        'FROM x.rkllm\nSYSTEM """Two\nlines"""\nENABLE_THINKING false\nPARAMETER num_ctx 512\n'
+        'PARAMETER temperature 0.5\nPARAMETER stop """User: """\nPARAMETER stop </s>\nMESSAGE user Hi!\n'
+        "VISION_ENCODER x.rknn\nPARAMETER num_gpu 99\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "modelfile",
+    [
+        Modelfile(system="a\0b"),
+        Modelfile(system="\ud800"),
+        Modelfile(messages=(Message(role="user", content='"""\nb'),)),
+        Modelfile(messages=(Message(role="user", content="a\r\nb"),)),
+        Modelfile(messages=(Message(role="tool", content="a"),)),
+        Modelfile(parameters=ModelParameters(temperature=-1)),
+        Modelfile(parameters=ModelParameters(stop=("",))),
+        Modelfile(unknown=(("", "FROM x"),)),
+        Modelfile(unknown=(("TOP_K", "1"),)),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(modelfile: Modelfile) -> None:
+    with pytest.raises(BadModelfile, match=r"^Modelfile"):
+        write_modelfile(modelfile)
+
+
+TEXTS = st.lists(PIECES.filter(lambda piece: piece != "\0"), max_size=8).map("".join) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20
+)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+PARAMETERS = st.builds(
+    ModelParameters,
+    num_ctx=st.none() | st.integers(1, 1 << 24),
+    num_predict=st.none() | st.integers(-2, 1 << 24),
+    temperature=st.none() | st.floats(0, 100),
+    top_p=st.none() | st.floats(0, 1),
+    presence_penalty=st.none() | st.floats(-2, 2),
+    mirostat=st.none() | st.integers(0, 2),
+    seed=st.none() | st.integers(-(1 << 63), (1 << 63) - 1),
+    stop=st.lists(TEXTS.filter(bool), max_size=3).map(tuple),
+)
+MODELFILES = st.builds(
+    Modelfile,
+    **{name: st.none() | TEXTS for name in ("from_", "system", "template", "huggingface_path", "adapter", "licence")},
+    enable_thinking=st.none() | st.booleans(),
+    parameters=PARAMETERS,
+)
+
+
+@given(modelfile=MODELFILES)
+@example(modelfile=Modelfile(system='a """\nb', parameters=ModelParameters(stop=('"""\n', "a\rb", '"""'))))
+def test_any_modelfile_survives_writing_and_reading(modelfile: Modelfile) -> None:
+    assert parse_modelfile(write_modelfile(modelfile)) == modelfile
+
+
+@given(
+    contents=st.lists(st.builds(lambda role, content: Message(role=role, content=content), ROLES, TEXTS), max_size=3)
+)
+def test_messages_survive_or_are_refused(contents: list[Message]) -> None:
+    modelfile = Modelfile(messages=tuple(contents))
+    try:
+        text = write_modelfile(modelfile)
+    except BadModelfile:
+        assert any("\r" in message.content or '"""' in message.content for message in contents)
+    else:
+        assert parse_modelfile(text) == modelfile
+
+
+@given(text=st.lists(PIECES, max_size=30).map("".join))
+def test_whatever_can_be_read_can_be_written_or_is_refused(text: str) -> None:
+    try:
+        found = parse_modelfile(text)
+        again = parse_modelfile(write_modelfile(found))
+    except BadModelfile:
+        return
+    assert dataclasses.replace(again, problems=()) == dataclasses.replace(found, problems=())

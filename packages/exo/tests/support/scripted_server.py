@@ -43,7 +43,7 @@ class ScriptedEngine(InferenceEngine):
     async def models(self) -> Sequence[ModelCard]:
         return [ModelCard(id="one", family="test", aliases=("uno",)), ModelCard(id="two/b:1", family="test")]
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         pass
 
     async def unload(self, model: str) -> None:

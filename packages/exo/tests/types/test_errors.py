@@ -54,6 +54,9 @@ def test_every_class_but_the_branches_has_a_code_of_its_own() -> None:
 
 def test_codes_are_pinned() -> None:
     assert sorted({found.code for found in classes()}) == [
+        "answer_not_valid",
+        "bad_model_name",
+        "bad_modelfile",
         "body_timeout",
         "body_too_large",
         "configuration_error",
@@ -66,11 +69,13 @@ def test_codes_are_pinned() -> None:
         "engine_unavailable",
         "engine_worker_died",
         "host_not_allowed",
+        "insufficient_disk",
         "insufficient_memory",
         "internal_error",
         "invalid_api_key",
         "invalid_request",
         "method_not_allowed",
+        "model_exists",
         "model_load_failed",
         "model_not_found",
         "not_found",
@@ -80,6 +85,8 @@ def test_codes_are_pinned() -> None:
         "plugin_error",
         "pull_failed",
         "queue_full",
+        "remote_failed",
+        "remote_unavailable",
         "shutting_down",
         "store_error",
         "unsupported_parameter",

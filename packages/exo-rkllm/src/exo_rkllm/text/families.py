@@ -8,14 +8,15 @@ Older servers kept no tokenizer beside a model. Its prompts are then rendered as
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from exo.chat import Template
 from exo.types import Message, ThinkingMarkers
 
-__all__ = ["CHATML", "Family", "family_of", "least_tokens", "most_tokens", "render_without_tokenizer"]
+__all__ = ["CHATML", "Family", "family_of", "least_tokens", "render_without_tokenizer"]
 
 LONGEST_TOKEN = 256
 """Bytes. The longest tokens of the vocabularies in use are runs of 128 blanks."""
@@ -110,23 +111,20 @@ def family_of(family: str, model: str = "") -> Family:
     return CHATML
 
 
-def render_without_tokenizer(template: Template, messages: Sequence[Message]) -> str:
-    """The whole conversation as text, for the runtime to tokenise.
+def render_without_tokenizer(
+    template: Template, messages: Sequence[Message], variables: Mapping[str, Any] | None = None
+) -> str:
+    """The whole conversation as text, for the runtime to tokenise. `variables` are further ones for the template.
 
     The runtime reads special tokens wherever they stand. What looks like one in the messages therefore gets an
     invisible character (U+2060) behind its `<`, so that no message can begin another one.
     """
-    return template.render([_harmless(message) for message in messages])
+    return template.render([_harmless(message) for message in messages], **(variables or {}))
 
 
 def least_tokens(text: str) -> int:
     """No tokenizer makes fewer tokens of `text`: each is at most LONGEST_TOKEN bytes. What has more cannot fit."""
     return -(-_bytes(text) // LONGEST_TOKEN)
-
-
-def most_tokens(text: str) -> int:
-    """No tokenizer makes more tokens of `text`: in the worst case each byte of its UTF-8 is one. What has less fits."""
-    return _bytes(text)
 
 
 def _bytes(text: str) -> int:

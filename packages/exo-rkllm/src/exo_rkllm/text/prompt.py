@@ -67,14 +67,21 @@ class PromptEncoder:
         self._memory = _Memory(memory)
         self._lock = threading.Lock()
 
-    def encode(self, messages: Sequence[Message], *, variables: Mapping[str, Any] | None = None) -> EncodedPrompt:
-        """The prompt that asks for the next message. `variables` are further ones for the template.
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        template: Template | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> EncodedPrompt:
+        """The prompt that asks for the next message. `template` is one that wraps the encoder's own, `variables` are
+        further ones for it.
 
         Raises InvalidRequest if the template refuses the messages, RunFailed if it does not work.
         """
         apart = [_with_reasoning_apart(message, self._markers) for message in messages]
         sentinel, guarded = self._guard(apart)
-        marked = self._template.render(guarded, **(variables or {}))
+        marked = (template or self._template).render(guarded, **(variables or {}))
         with self._lock:
             known = self._memory.find(marked, sentinel)
         pieces = self._tokenizer.added.split(marked[len(known.text) :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from exo_rkllm.answer import TokenRules
 from exo_rkllm.models import NpuCard
 from exo_rkllm.text.families import family_of, least_tokens, render_without_tokenizer
 from exo_rkllm.text.prompt import EncodedPrompt, PromptEncoder
+from exo_rkllm.text.thinking import WithoutThinking
 from exo_rkllm.text.tokenizer import ModelTokenizer
 
 _NO_TOKENIZER = (
@@ -62,14 +63,16 @@ class ModelTexts:
         template: Template,
         *,
         thinking: ThinkingMarkers | None,
-        system: str | None = None,
+        can_think: bool | None = None,
+        modelfile: Modelfile | None = None,
         vocabulary: int | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         self.thinking = thinking
+        self._can_think = thinking is not None if can_think is None else can_think
         self.warnings = tuple(warnings)
         self._template = template
-        self._system = system
+        self._modelfile = modelfile or Modelfile()
         self._tokenizer = tokenizer
         self._encoder = None if tokenizer is None else PromptEncoder(tokenizer, template, thinking)
         self.rules = _rules(tokenizer, thinking, vocabulary)
@@ -95,11 +98,13 @@ class ModelTexts:
             warnings.append(_NO_TOKENIZER.format(repository=repository))
         elif own is None and given is None:
             warnings.append(f"its tokenizer files have no chat template; that of {family.name} is used.")
+        named = card.thinking or _thinking_of(given, own) or (None if own else family.thinking)
         return cls(
             tokenizer,
             template,
-            thinking=card.thinking or _thinking_of(tokenizer, given, own) or (None if own else family.thinking),
-            system=modelfile.system,
+            thinking=named or _thinking_tokens(tokenizer),
+            can_think=named is not None,
+            modelfile=modelfile,
             vocabulary=npu.vocabulary if npu else None,
             warnings=warnings,
         )
@@ -109,14 +114,33 @@ class ModelTexts:
         """Whether prompts are token ids, with exact counts."""
         return self._encoder is not None
 
-    def encode(self, messages: Sequence[Message]) -> Prompt:
-        """A chat. Raises InvalidRequest if the model's template refuses it."""
-        if self._system and not any(message.role == "system" for message in messages):
-            messages = (Message(role="system", content=self._system), *messages)
-        if self._encoder is not None:
-            return _prompt(self._encoder.encode(messages))
-        text = _without_nul(render_without_tokenizer(self._template, messages))
-        return Prompt(text, None, least_tokens(text), inside_thinking=_ends_open(text, self.thinking))
+    def encode(self, messages: Sequence[Message], *, think: bool | None = None, template: str | None = None) -> Prompt:
+        """A chat. `think` and `template` as in ChatRequest; what another template makes of an answer is not remembered.
+
+        Raises InvalidRequest if the template refuses the messages, or is none; UnsupportedParameter if a model is to
+        think that cannot.
+        """
+        if think and not self._can_think:
+            raise UnsupportedParameter("This model does not think; leave think out.", param="think")
+        messages = self._modelfile.conversation(messages)
+        chosen = self._template if template is None else self._template_of_request(template)
+        if think is False and self.thinking is not None and self._can_think:
+            chosen = WithoutThinking(chosen, self.thinking)
+        variables = {} if think is None else {"enable_thinking": think}
+        if self._tokenizer is None or self._encoder is None:
+            text = _without_nul(render_without_tokenizer(chosen, messages, variables))
+            return Prompt(text, None, least_tokens(text), inside_thinking=_ends_open(text, self.thinking))
+        if template is None:
+            return _prompt(self._encoder.encode(messages, template=chosen, variables=variables))
+        encoder = PromptEncoder(self._tokenizer, chosen, self.thinking)
+        return replace(_prompt(encoder.encode(messages, variables=variables)), encoded=None)
+
+    def _template_of_request(self, source: str) -> Template:
+        special = {} if self._tokenizer is None else self._tokenizer.special_texts
+        try:
+            return template_of(source, special, "The template of the request")
+        except ModelLoadError as error:
+            raise InvalidRequest(error.message, param="template") from error
 
     def encode_raw(self, text: str) -> Prompt:
         """A prompt as it is: strings of special tokens are those tokens."""
@@ -162,16 +186,20 @@ def _rules(tokenizer: ModelTokenizer | None, thinking: ThinkingMarkers | None, v
 
 
 def _given_template(folder: Path, modelfile: Modelfile, tokenizer: ModelTokenizer | None) -> Template | None:
-    """The TEMPLATE of the Modelfile, None if it has none. Raises ModelLoadError.
+    """The TEMPLATE of the Modelfile, None if it has none. Raises ModelLoadError."""
+    source = modelfile.template
+    if source is None or not source.strip():
+        return None
+    special = {} if tokenizer is None else tokenizer.special_texts
+    return template_of(source, special, f"The TEMPLATE in {folder / 'Modelfile'}")
+
+
+def template_of(source: str, special: Mapping[str, str], name: str) -> Template:
+    """A template that somebody has written. Raises ModelLoadError.
 
     `{%` makes it Jinja. Otherwise it is what it can be parsed as: Go's language, which Ollama's Modelfiles are written
     in, else Jinja that names `messages`.
     """
-    source = modelfile.template
-    if source is None or not source.strip():
-        return None
-    name = f"The TEMPLATE in {folder / 'Modelfile'}"
-    special = {} if tokenizer is None else tokenizer.special_texts
     if "{%" in source:
         return ChatTemplate(source, special=special, name=name)
     if "{{" not in source:
@@ -184,12 +212,16 @@ def _given_template(folder: Path, modelfile: Modelfile, tokenizer: ModelTokenize
         return ChatTemplate(source, special=special, name=name)
 
 
-def _thinking_of(tokenizer: ModelTokenizer | None, *templates: Template | None) -> ThinkingMarkers | None:
-    """The usual markers, if a template knows them or they are tokens of the model."""
+def _thinking_of(*templates: Template | None) -> ThinkingMarkers | None:
+    """The usual markers, if a template knows them."""
     usual = ThinkingMarkers()
-    is_token = tokenizer is not None and usual.close in tokenizer.added.ids
-    is_known = any(template is not None and usual.close in template.source for template in templates)
-    return usual if is_token or is_known else None
+    return usual if any(template is not None and usual.close in template.source for template in templates) else None
+
+
+def _thinking_tokens(tokenizer: ModelTokenizer | None) -> ThinkingMarkers | None:
+    """The usual markers, if they are tokens of the model; one that was trained without never uses them."""
+    usual = ThinkingMarkers()
+    return usual if tokenizer is not None and usual.close in tokenizer.added.ids else None
 
 
 def _ends_open(text: str, thinking: ThinkingMarkers | None) -> bool:

@@ -56,7 +56,8 @@ class Kind(enum.IntEnum):
 
 class LoadOrder(TypedDict):
     """`library` is the runtime's path, `abi` the layout to use in spite of its version. `sampling` as in
-    runtime.SamplingOptions. `cpus` are those of the NPU runtime, `housekeeping` those for all else; empty: any."""
+    runtime.SamplingOptions. `cpus` are those of the NPU runtime, `housekeeping` those for all else; empty: any.
+    `domain` is the base_domain_id, where the runtime can have one."""
 
     library: str
     abi: str | None
@@ -66,6 +67,7 @@ class LoadOrder(TypedDict):
     sampling: dict[str, float]
     cpus: list[int]
     housekeeping: list[int]
+    domain: int
     template: bool
 
 

@@ -179,6 +179,7 @@ class Worker:
                     max_new_tokens=order["max_new_tokens"],
                     sampling=sampling_options(order["sampling"]),
                     cpus=tuple(order["cpus"]) or None if library.features.has_cpu_mask else None,
+                    base_domain_id=order["domain"] if library.features.safe_base_domain else 0,
                 )
             )
             if not order["template"]:

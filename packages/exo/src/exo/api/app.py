@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.docs import Docs
 from exo.api.guard import Guard
 from exo.api.node import Node
+from exo.api.ollama.routes import Ollama
 from exo.api.openai.routes import OpenAI
 from exo.api.outermost import Outermost
 from exo.api.settings import HttpSettings
@@ -25,8 +26,15 @@ def create_app(
     *,
     preload: bool = True,
     probe_device: Callable[[], NodeCapabilities] = probe,
+    routes: Sequence[Route] = (),
+    plain_error_paths: frozenset[str] = frozenset(),
+    on_response: Callable[[str, int], None] | None = None,
 ) -> ASGIApp:
-    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end."""
+    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end.
+
+    `routes` come before the node's own, so that they may replace them; those among `plain_error_paths` answer errors as
+    `{"error": message, "code": code}`. `on_response` is told the path and the status of every exchange at its end.
+    """
     settings = settings or HttpSettings()
 
     @contextlib.asynccontextmanager
@@ -38,12 +46,24 @@ def create_app(
             await service.close()
 
     router = Router(
-        routes=[*OpenAI(service, settings).routes(), *Node(service, probe_device).routes(), *Docs().routes()],
+        routes=[
+            *routes,
+            *OpenAI(service, settings).routes(),
+            *Ollama(service, settings).routes(),
+            *Node(service, probe_device).routes(),
+            *Docs().routes(),
+        ],
         redirect_slashes=False,
         default=_not_found,
         lifespan=lifespan,
     )
-    return Outermost(Guard(router, settings), router, service.metrics)
+    return Outermost(
+        Guard(router, settings),
+        router,
+        service.metrics,
+        plain_error_paths=plain_error_paths,
+        on_response=on_response,
+    )
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's shape

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exo.types import (
     AuthenticationFailed,
+    BadModelfile,
+    BadModelName,
     BodyTimeout,
     BodyTooLarge,
     CapacityError,
@@ -17,11 +19,15 @@ from exo.types import (
     ForbiddenHost,
     ForbiddenOrigin,
     MethodNotAllowed,
+    ModelExists,
     ModelLoadError,
     ModelNotFound,
+    NotEnoughDisk,
     NotFound,
     OperatorError,
+    PullError,
     QueueFull,
+    RemoteFailed,
     RequestError,
     RunTimedOut,
     ShuttingDown,
@@ -45,12 +51,21 @@ STATUS: Mapping[type[ExoError], int] = {
     EngineError: 500,
     EngineUnavailable: 503,
     ModelLoadError: 503,
+    RemoteFailed: 502,
     WorkerDied: 502,
     RunTimedOut: 504,
     OperatorError: 500,
+    BadModelName: 400,
+    BadModelfile: 400,
+    ModelExists: 409,
+    PullError: 502,
+    NotEnoughDisk: 507,
     ExoError: 500,
 }
 CLIENT_GONE = 499
+ErrorShape = Callable[[ExoError], dict[str, Any]]
+"""The JSON body of an error, as a dialect has it."""
+_OLLAMA = "/api/"
 _OPENAI_TYPES: Mapping[int, str] = {
     401: "authentication_error",
     403: "permission_error",
@@ -85,3 +100,20 @@ def openai_error(error: ExoError) -> dict[str, Any]:
             "code": error.code,
         }
     }
+
+
+def plain_error(error: ExoError) -> dict[str, Any]:
+    """The error in Ollama's shape, which older servers for these boards share: one sentence, and our stable code.
+
+    Clients look for Ollama's words about a model that is not there.
+    """
+    message = error.message
+    if isinstance(error, ModelNotFound):
+        known = f"it has {', '.join(error.known)}" if error.known else "it has none"
+        message = f"model '{error.model}' not found on this node: {known}. Name one of these, or bring it with a pull."
+    return {"error": message, "code": error.code}
+
+
+def error_shape(path: str, plain_paths: frozenset[str] = frozenset()) -> ErrorShape:
+    """Ollama's shape below /api/ and for `plain_paths`, OpenAI's everywhere else."""
+    return plain_error if path.startswith(_OLLAMA) or path in plain_paths else openai_error

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from exo.api.errors import headers_of, openai_error, status_of
+from exo.api.errors import ErrorShape, headers_of, status_of
 from exo.api.settings import HttpSettings
 from exo.inference.cancellation import take_back_cancellation
 from exo.types import BodyTimeout, BodyTooLarge, ExoError, Sampling, Usage
@@ -54,24 +54,28 @@ async def read_body(scope: Scope, receive: Receive, settings: HttpSettings) -> b
     """The whole body. Raises BodyTooLarge, BodyTimeout, ClientGone."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > settings.max_body:
-            raise BodyTooLarge(settings.max_body)
+            raise _too_large(settings)
     try:
-        return await asyncio.wait_for(_collect(receive, settings.max_body), settings.body_timeout)
+        return await asyncio.wait_for(_collect(receive, settings), settings.body_timeout)
     except asyncio.TimeoutError:
         raise BodyTimeout(settings.body_timeout) from None
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
+async def _collect(receive: Receive, settings: HttpSettings) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
+        if len(body) > settings.max_body:
+            raise _too_large(settings)
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_large(settings: HttpSettings) -> BodyTooLarge:
+    return BodyTooLarge(settings.max_body, f"{settings.prefix}MAX_BODY")
 
 
 @contextlib.asynccontextmanager
@@ -133,5 +137,5 @@ async def send_json(send: Send, status: int, value: Any, *headers: tuple[bytes, 
     await send_bytes(send, status, msgspec.json.encode(value), JSON_TYPE, *headers)
 
 
-async def send_error(send: Send, error: ExoError) -> None:
-    await send_json(send, status_of(error), openai_error(error), *headers_of(error))
+async def send_error(send: Send, error: ExoError, shape: ErrorShape) -> None:
+    await send_json(send, status_of(error), shape(error), *headers_of(error))

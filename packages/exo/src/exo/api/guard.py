@@ -84,12 +84,14 @@ class Guard:
         if not host_allowed(host, self._settings):
             raise ForbiddenHost(
                 f"This node does not answer to the host {host!r}. "
-                "Call it as localhost, or add the name to EXO_ALLOWED_HOSTS."
+                f"Call it as localhost, or add the name to {self._settings.prefix}ALLOWED_HOSTS."
             )
         origin = headers.get("origin")
         if origin is not None:
             if not origin_allowed(origin, host, self._settings):
-                raise ForbiddenOrigin(f"Pages from {origin!r} may not use this node. EXO_ALLOWED_ORIGINS can allow it.")
+                raise ForbiddenOrigin(
+                    f"Pages from {origin!r} may not use this node. {self._settings.prefix}ALLOWED_ORIGINS can allow it."
+                )
             cors = (
                 (b"access-control-allow-origin", origin.encode("latin-1")),
                 (b"access-control-expose-headers", b"retry-after, x-request-id"),

@@ -33,7 +33,7 @@ class KeyRing:
         digests = {}
         for number, key in enumerate(keys, start=1):
             if not key.isascii():
-                raise ConfigurationError(f"Key {number} of EXO_API_KEYS holds other characters than ASCII.")
+                raise ConfigurationError(f"API key {number} of the environment holds other characters than ASCII.")
             digests[f"key{number}"] = digest_of(key)
         return cls(digests)
 
@@ -66,7 +66,7 @@ class KeyRing:
         shared = sorted(set(self._digests) & set(other._digests))
         if shared:
             raise ConfigurationError(
-                f"The name {shared[0]} belongs to a key of EXO_API_KEYS; take another in the file."
+                f"The name {shared[0]} belongs to a key of the environment; take another in the file."
             )
         return KeyRing({**self._digests, **other._digests})
 

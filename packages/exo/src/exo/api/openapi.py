@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from exo import __version__
+from exo.api.ollama.operations import OLLAMA_OPERATIONS
 from exo.api.openai.schema import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ModelList, ModelOut
+from exo.api.operation import Operation
 from exo.inference import Readiness
 from exo.topology import NodeCapabilities
 
@@ -43,19 +43,6 @@ class Topology(msgspec.Struct):
     nodes: list[TopologyNode]
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One method on one path. `answers` maps a status to the type of its JSON body, or to a content type."""
-
-    method: str
-    path: str
-    summary: str
-    answers: dict[int, type | str]
-    request: type | None = None
-    stream: type | None = None
-    parameters: Sequence[str] = ()
-
-
 _OPERATIONS = (
     Operation(
         "post",
@@ -73,6 +60,7 @@ _OPERATIONS = (
         {200: ModelOut, 404: ErrorBody, 503: ErrorBody},
         parameters=("model",),
     ),
+    *OLLAMA_OPERATIONS,
     Operation("get", "/healthcheck", "The process answers. Needs no key.", {200: Health}),
     Operation(
         "get",
@@ -120,7 +108,7 @@ def _operation(operation: Operation, refs: dict[type, dict[str, Any]]) -> dict[s
     for status, kind in operation.answers.items():
         content = {kind: {}} if isinstance(kind, str) else {"application/json": {"schema": refs[kind]}}
         if operation.stream is not None and status == 200:
-            content["text/event-stream"] = {"schema": refs[operation.stream]}
+            content[operation.stream_type] = {"schema": refs[operation.stream]}
         answers[str(status)] = {"description": "Success" if status == 200 else "Refused or failed", "content": content}
     found: dict[str, Any] = {"summary": operation.summary, "responses": answers}
     if operation.request is not None:

@@ -6,12 +6,13 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exo.api.errors import CLIENT_GONE, status_of
-from exo.api.exchange import ClientGone, Exchange, send_error
+from exo.api.errors import CLIENT_GONE, error_shape, status_of
+from exo.api.exchange import ClientGone, Exchange, exchange_of, send_error
 from exo.inference import NodeMetrics
 from exo.types import ExoError, MethodNotAllowed
 
@@ -22,12 +23,26 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Outermost:
-    """ASGI middleware around everything else; lifespan messages go straight to `lifespan`."""
+    """ASGI middleware around everything else; lifespan messages go straight to `lifespan`.
 
-    def __init__(self, app: ASGIApp, lifespan: ASGIApp, metrics: NodeMetrics) -> None:
+    Errors on `plain_error_paths` have the shape of those below /api/. `on_response` is told the path and the status of
+    every exchange at its end, 499 if the client was gone.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifespan: ASGIApp,
+        metrics: NodeMetrics,
+        *,
+        plain_error_paths: frozenset[str] = frozenset(),
+        on_response: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._app = app
         self._lifespan = lifespan
         self._metrics = metrics
+        self._plain_error_paths = plain_error_paths
+        self._on_response = on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,16 +64,17 @@ class Outermost:
         except ClientGone:
             exchange.status = CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - the last place that can turn it into an answer
-            await self._answer(_as_exo_error(error, scope, exchange), exchange, noting_send)
+            await self._answer(_as_exo_error(error, scope, exchange), scope, noting_send)
         finally:
             self._record(scope, exchange)
 
-    async def _answer(self, error: ExoError, exchange: Exchange, send: Send) -> None:
+    async def _answer(self, error: ExoError, scope: Scope, send: Send) -> None:
+        exchange = exchange_of(scope)
         exchange.error = error.code
         if exchange.status:
             exchange.status = status_of(error)  # the answer had begun: the server cuts the connection, the log says why
             return
-        await send_error(send, error)
+        await send_error(send, error, error_shape(scope["path"], self._plain_error_paths))
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
         seconds = time.monotonic() - exchange.started
@@ -70,6 +86,8 @@ class Outermost:
         level = logging.DEBUG if scope["path"] in PROBE_PATHS else logging.INFO
         if access.isEnabledFor(level):
             access.log(level, "request", extra={"fields": _log_fields(scope, exchange, seconds)})
+        if self._on_response is not None:
+            self._on_response(scope["path"], exchange.status)
 
 
 def _as_exo_error(error: Exception, scope: Scope, exchange: Exchange) -> ExoError:

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 import uvicorn
@@ -165,10 +165,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._write_timer = None
 
 
+class Manager(Protocol):
+    """Whoever has started the node and wants to know how it is."""
+
+    def ready(self) -> None: ...
+    def alive(self) -> None: ...
+    def stopping(self) -> None: ...
+
+
 class Server(uvicorn.Server):
     """Runs a node until SIGINT or SIGTERM; then running answers get their grace time, which a second signal ends."""
 
-    def __init__(self, app: ASGIApp, service: InferenceService, settings: HttpSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, service: InferenceService, settings: HttpSettings, manager: Manager | None = None
+    ) -> None:
         self._exit_wanted = asyncio.Event()
         limits = type("Limits", (LimitedProtocol,), {"limits": settings})
         super().__init__(
@@ -188,11 +198,19 @@ class Server(uvicorn.Server):
         )
         self._service = service
         self._grace = settings.grace
+        self._manager = manager
         self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._manager is not None and self.started:
+            self._manager.ready()
 
     async def main_loop(self) -> None:
         """In place of uvicorn's, which looks ten times a second whether to end: so an idle node is idle."""
         while not await self.on_tick(0):  # it brings the Date header up to date
+            if self._manager is not None:
+                self._manager.alive()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._exit_wanted.wait(), _TICK)
 
@@ -227,6 +245,8 @@ class Server(uvicorn.Server):
             self._service.hurry()
 
     async def _end(self) -> None:
+        if self._manager is not None:
+            self._manager.stopping()
         await self._service.drain(self._grace)
         self.should_exit = True
 
@@ -235,7 +255,8 @@ def bind(settings: HttpSettings, *, no_auth: bool) -> socket.socket:
     """The listening socket. Raises ConfigurationError for an address that is taken, or open to others without keys."""
     if not is_loopback(settings.host) and not settings.keys and not no_auth:
         raise ConfigurationError(
-            f"Listening on {settings.host} lets others in. Set EXO_API_KEYS or --api-keys-file, or say --no-auth."
+            f"Listening on {settings.host} lets others in. Set {settings.prefix}API_KEYS or --api-keys-file, "
+            "or say --no-auth."
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     if not is_loopback(settings.host) and not settings.keys:
@@ -253,7 +274,13 @@ def bind(settings: HttpSettings, *, no_auth: bool) -> socket.socket:
     return sock
 
 
-async def serve(app: ASGIApp, service: InferenceService, settings: HttpSettings, sock: socket.socket) -> None:
+async def serve(
+    app: ASGIApp,
+    service: InferenceService,
+    settings: HttpSettings,
+    sock: socket.socket,
+    manager: Manager | None = None,
+) -> None:
     """Serve until a signal ends it."""
-    server: Any = Server(app, service, settings)
+    server: Any = Server(app, service, settings, manager)
     await server.serve(sockets=[sock])

@@ -11,10 +11,11 @@ from exo.api.keys import KeyRing
 class HttpSettings:
     """Sizes are in bytes, times in seconds.
 
-    `allowed_hosts` are further names by which clients may call a node that listens on loopback, `allowed_origins` web
-    pages of other sites that may use it.
+    `prefix` begins the variables that messages name. `allowed_hosts` are further names by which clients may call a node
+    that listens on loopback, `allowed_origins` web pages of other sites that may use it.
     """
 
+    prefix: str = "EXO_"
     host: str = "127.0.0.1"
     port: int = 52415
     keys: KeyRing = field(default_factory=KeyRing)

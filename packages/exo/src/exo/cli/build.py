@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from exo import __version__
-from exo.inference import Choice, EngineContext, InferenceService, NodeMetrics, Plugins, choose, discover
+from exo.cli.notify import SERVICE_VARIABLES
+from exo.inference import (
+    Choice,
+    EngineContext,
+    InferenceEngine,
+    InferenceService,
+    NodeMetrics,
+    Plugins,
+    choose,
+    discover,
+)
 from exo.inference.plugins import DEFAULT_ENGINE
 from exo.models import ModelStore
 from exo.types import PluginError
@@ -28,7 +38,7 @@ def build_service(
     plugins: Plugins, choice: Choice, root: Path, env: Mapping[str, str], **options: Any
 ) -> InferenceService:
     """The service for one engine; `options` are those of InferenceService. Raises ConfigurationError, PluginError."""
-    context = EngineContext(store=ModelStore(root), cards=plugins.cards(), env=env)
+    context = EngineContext(store=ModelStore(root), cards=plugins.cards(), env=without_manager(env))
     try:
         engine = plugins.make_engine(choice.engine, context)
     except PluginError as error:
@@ -36,9 +46,19 @@ def build_service(
             raise
         logger.warning("%s Using %s.", error.message, DEFAULT_ENGINE)
         engine = plugins.make_engine(DEFAULT_ENGINE, context)
+    return service_of(engine, context, **options)
+
+
+def service_of(engine: InferenceEngine, context: EngineContext, **options: Any) -> InferenceService:
+    """The service for an engine that was made with `context`. Raises PluginError."""
     metrics = NodeMetrics(context.registry)
     metrics.engine_info.labels(engine.name, __version__).set(1)
     try:
         return InferenceService(engine, metrics, **options)
     except Exception as error:  # an engine is a plugin and may raise anything
         raise PluginError(f"The engine {engine.name} does not tell its slots: {error!r}.") from error
+
+
+def without_manager(env: Mapping[str, str]) -> dict[str, str]:
+    """What an engine may hand on to its workers: they have nothing to say to the service manager."""
+    return {name: value for name, value in env.items() if name not in SERVICE_VARIABLES}

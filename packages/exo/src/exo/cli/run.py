@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import signal
 import sys
@@ -30,13 +31,17 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 async def _run(model: str, prompt: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> int:
-    """Returns the exit code: 0, or 130 for a single answer that Ctrl-C has ended."""
     async with _connect(model, chosen, env) as ask:
-        if not prompt:
-            await _converse(ask)
-            return 0
-        _, complete = await _answer(ask, [Message(role="user", content=prompt)])
-        return 0 if complete else 130
+        return await chat_in_terminal(ask, prompt)
+
+
+async def chat_in_terminal(ask: Ask, prompt: str) -> int:
+    """One answer, or without a prompt a conversation. Returns 0, or 130 for a single answer that Ctrl-C has ended."""
+    if not prompt:
+        await _converse(ask)
+        return 0
+    _, complete = await _answer(ask, [Message(role="user", content=prompt)])
+    return 0 if complete else 130
 
 
 async def _converse(ask: Ask) -> None:
@@ -129,21 +134,33 @@ class _Terminal:
 async def _connect(model: str, chosen: Mapping[str, Any], env: Mapping[str, str]) -> AsyncIterator[Ask]:
     host = f"[{chosen['host']}]" if ":" in chosen["host"] else chosen["host"]
     url = f"http://{host}:{chosen['port']}"
-    headers = {"Authorization": f"Bearer {chosen['api_key']}"} if chosen["api_key"] else {}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=None, trust_env=False) as client:
-        if await _is_running(client):
+    async with ask_node(url, chosen["api_key"], model) as ask:
+        if ask is not None:
             if chosen["engine"] is not None:
                 print(f"A node answers on {url}; --inference-engine has no effect.", file=sys.stderr)
-            yield lambda messages: _ask_node(client, model, messages)
+            yield ask
             return
     print(f"No node answers on {url}; the model runs in this process.", file=sys.stderr)
     plugins, choice = choose_engine(chosen["engine"], env)
     service = build_service(plugins, choice, settings.models_dir(chosen), env)
     try:
         card = await service.resolve(model)
-        yield lambda messages: _ask_service(service, card.id, messages)
+        yield ask_service(service, card.id)
     finally:
         await service.close()
+
+
+@contextlib.asynccontextmanager
+async def ask_node(url: str, key: str | None, model: str) -> AsyncIterator[Ask | None]:
+    """Chats with the node at `url`; None if nothing answers there."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=None, trust_env=False) as client:
+        yield functools.partial(_ask_node, client, model) if await _is_running(client) else None
+
+
+def ask_service(service: InferenceService, model: str) -> Ask:
+    """Chats with a model in this process."""
+    return functools.partial(_ask_service, service, model)
 
 
 async def _is_running(client: httpx2.AsyncClient) -> bool:

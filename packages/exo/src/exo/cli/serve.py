@@ -8,44 +8,72 @@ import contextlib
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from starlette.types import ASGIApp
 
 from exo.api import HttpSettings, KeyRing, bind, create_app, serve
 from exo.api.guard import is_loopback
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
+from exo.cli.notify import ServiceManager
 from exo.inference import InferenceService
 from exo.types import ConfigurationError, ExoError
+
+Greet = Callable[[InferenceService, HttpSettings, str], Awaitable[str]]
+"""The lines that greet whoever has started a program, from its service, its settings and its URL."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What differs between the programs that serve an engine over HTTP.
+
+    `prefix` begins their variables. The others are called in this order, in one event loop.
+    """
+
+    prefix: str
+    make_service: Callable[[], InferenceService]
+    make_app: Callable[[InferenceService, HttpSettings], ASGIApp]
+    greet: Greet
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     chosen = settings.read(settings.SERVE_SETTINGS, flags, env)
+
+    def make_service() -> InferenceService:
+        plugins, choice = choose_engine(chosen["engine"], env)
+        return build_service(plugins, choice, settings.models_dir(chosen), env, **settings.service_options(chosen))
+
+    def make_app(service: InferenceService, http: HttpSettings) -> ASGIApp:
+        return create_app(service, http, preload=not chosen["no_preload"])
+
+    return serve_program(Program("EXO_", make_service, make_app, _what_to_type), chosen, env)
+
+
+def serve_program(program: Program, chosen: Mapping[str, Any], env: Mapping[str, str]) -> int:
+    """Serve until a signal ends it; returns the exit code. `chosen` are the values of SERVE_SETTINGS.
+
+    Raises ConfigurationError and PluginError, before anything is served.
+    """
     logs.set_up(chosen["log_level"], as_json=chosen["log_json"])
     _allow_many_connections()
-    asyncio.run(_serve(chosen, env))
+    asyncio.run(_serve(program, chosen, env))
     return 0
 
 
-async def _serve(chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
-    http = _http_settings(chosen)
+async def _serve(program: Program, chosen: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    http = _http_settings(chosen, program.prefix)
+    manager = ServiceManager.from_env(env)
     with contextlib.closing(bind(http, no_auth=chosen["no_auth"])) as sock:
-        plugins, choice = choose_engine(chosen["engine"], env)
-        service = build_service(
-            plugins,
-            choice,
-            settings.models_dir(chosen),
-            env,
-            queue_limit=chosen["queue_limit"],
-            default_model=chosen["default_model"],
-            request_timeout=chosen["request_timeout"] or None,
-        )
-        app = create_app(service, http, preload=not chosen["no_preload"])
+        service = program.make_service()
+        app = program.make_app(service, http)
         url = _url(http, sock.getsockname()[1])
         with contextlib.suppress(OSError):  # nobody has to listen
-            print(await _what_to_type(service, http, url), flush=True)
+            print(await program.greet(service, http, url), flush=True)
         async with _status_line(service, url, wanted=not chosen["disable_tui"]):
-            await serve(app, service, http, sock)
+            await serve(app, service, http, sock, manager)
 
 
 @contextlib.asynccontextmanager
@@ -76,26 +104,36 @@ async def _what_to_type(service: InferenceService, http: HttpSettings, url: str)
         model = (await service.resolve(None)).id
     except ExoError as error:
         return "\n".join([*lines, error.message])
-    key = ' -H "Authorization: Bearer KEY"' if http.keys else ""
     body = '{"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
-    lines.append(f"Try:  curl {url}/v1/chat/completions{key} -d '{body}'")
+    lines.append(f"Try:  {curl_example(http, f'{url}/v1/chat/completions', body)}")
     command = "exo" if shutil.which("exo") else sys.argv[0]
     lines.append(f'  or  {command} run {model} "Why is the sky blue?"   (in another terminal)')
     more = "" if http.keys else f"{url}/docs lists the paths.   "
     lines.append(f"More: {more}Ctrl-C ends the node.")
-    if not is_loopback(http.host):
-        lines.append(f"It listens on {http.host}: others reach it by this machine's name or address.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_who_else(http)])
 
 
-def _http_settings(chosen: Mapping[str, Any]) -> HttpSettings:
+def _who_else(http: HttpSettings) -> list[str]:
+    if is_loopback(http.host):
+        return []
+    return [f"It listens on {http.host}: others reach it by this machine's name or address."]
+
+
+def curl_example(http: HttpSettings, url: str, body: str) -> str:
+    """A command that posts `body`, with a place for the key where one is needed."""
+    key = ' -H "Authorization: Bearer KEY"' if http.keys else ""
+    return f"curl {url}{key} -d '{body}'"
+
+
+def _http_settings(chosen: Mapping[str, Any], prefix: str) -> HttpSettings:
     """The part of the settings that the HTTP side needs. Reads the key file; raises ConfigurationError."""
     keys = KeyRing.from_plain(chosen["api_keys"] or ())
     if chosen["api_keys_file"] is not None:
         keys = keys.merged(KeyRing.from_file(chosen["api_keys_file"]))
     if not keys and (chosen["api_keys"] is not None or chosen["api_keys_file"] is not None):
-        raise ConfigurationError("API keys are asked for, but there is none in EXO_API_KEYS or in the key file.")
+        raise ConfigurationError("API keys are asked for, but there is none in the environment or in the key file.")
     return HttpSettings(
+        prefix=prefix,
         keys=keys,
         allowed_hosts=frozenset(chosen["allowed_hosts"] or ()),
         allowed_origins=frozenset(chosen["allowed_origins"] or ()),

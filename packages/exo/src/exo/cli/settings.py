@@ -202,6 +202,15 @@ def read(settings: tuple[Setting, ...], flags: argparse.Namespace, env: Mapping[
     return {setting.name: setting.value(getattr(flags, setting.name, None), env) for setting in settings}
 
 
+def service_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of SERVE_SETTINGS that InferenceService takes."""
+    return {
+        "queue_limit": chosen["queue_limit"],
+        "default_model": chosen["default_model"],
+        "request_timeout": chosen["request_timeout"] or None,
+    }
+
+
 def models_dir(chosen: Mapping[str, Any]) -> Path:
     """The model store's root."""
     root: Path = chosen["models_dir"] or chosen["home"] / "models"

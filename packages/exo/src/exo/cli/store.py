@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from prometheus_client import CollectorRegistry
 
 from exo.cli import logs, settings
+from exo.cli.progress import showing_progress
 from exo.inference import EngineContext, Plugins, discover
 from exo.models import ModelStore
 from exo.models.pull import pull
@@ -38,16 +39,31 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 def pull_model(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
-    """Bring a model's file into the store."""
+    """Bring a model into the store: one that a card names, or a .gguf of the hub."""
     logs.set_up("error", as_json=False)
     cards = discover().cards()
     card = next((card for card in cards.values() if flags.model in (card.id, *card.aliases)), None)
+    if card is None and "/" in flags.model:
+        _pull_from_hub(flags.model, _store(flags, env), env)
+        return 0
     if card is None:
-        raise PullError(f"There is no card for {flags.model!r}. Known models: {', '.join(sorted(cards))}.")
+        raise PullError(
+            f"There is no card for {flags.model!r}. Known models: {', '.join(sorted(cards))}. "
+            "One of the hub is named owner/repo/file.gguf."
+        )
     if not card.files:
         raise PullError(f"The card of {card.id} names no file to pull.")
     pull(card, next(iter(card.files)), _store(flags, env), report=lambda text: print(text, file=sys.stderr))
     return 0
+
+
+def _pull_from_hub(text: str, store: ModelStore, env: Mapping[str, str]) -> None:
+    from exo.models.hub import HubReference, pull_from_hub  # noqa: PLC0415 - an HTTP client, needed only here
+
+    reference = HubReference.parse(text)
+    with showing_progress() as report:
+        pulled = pull_from_hub(reference, store.root, suffix=".gguf", env=env, report=report)
+    print(f"{pulled.name} is in the store: {pulled.folder / pulled.file}", file=sys.stderr)
 
 
 async def _served(plugins: Plugins, context: EngineContext) -> dict[str, tuple[ModelCard, list[str]]]:

@@ -1,7 +1,16 @@
 """The engine contract, plugin discovery, the scheduler and the built-in engines."""
 
 from exo.inference.answer import Answer
-from exo.inference.engine import Availability, Capability, EngineContext, EngineHealth, InferenceEngine
+from exo.inference.engine import (
+    Availability,
+    Capability,
+    EngineContext,
+    EngineHealth,
+    InferenceEngine,
+    ResidentModel,
+    count_text,
+    describe_card,
+)
 from exo.inference.metrics import NodeMetrics
 from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discover
 from exo.inference.pool import ModelPool, PooledModel
@@ -23,7 +32,10 @@ __all__ = [
     "Plugins",
     "PooledModel",
     "Readiness",
+    "ResidentModel",
     "choose",
+    "count_text",
+    "describe_card",
     "describe_exit",
     "discover",
     "restart_delay",

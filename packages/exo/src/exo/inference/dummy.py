@@ -51,7 +51,7 @@ class DummyEngine(InferenceEngine):
     async def models(self) -> Sequence[ModelCard]:
         return [ModelCard(id=MODEL, display_name="Dummy", context_length=CONTEXT, files={self.name: "built in"})]
 
-    async def load(self, model: str) -> None:
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:  # noqa: ARG002 - there is nothing to keep
         if model != MODEL:
             raise ModelNotFound(model, [MODEL])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import ClassVar, Literal
 
 from prometheus_client import CollectorRegistry
 
-from exo.models import ModelStore
+from exo.models import HubLibrary, ModelDescription, ModelStore
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -20,7 +21,9 @@ from exo.types import (
     UnsupportedParameter,
 )
 
-Capability = Literal["chat", "completion", "tools", "reasoning", "embeddings", "json_schema", "logprobs", "vision"]
+Capability = Literal[
+    "chat", "completion", "tools", "reasoning", "embeddings", "json_schema", "logprobs", "vision", "template"
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,19 @@ class EngineHealth:
 
     ready: bool
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class ResidentModel:
+    """A model in memory. `size` in bytes and `context` in tokens are 0 if not known.
+
+    `expires_in` is how many seconds it stays if nobody uses it any more, infinite for ever.
+    """
+
+    id: str
+    size: int = 0
+    context: int = 0
+    expires_in: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,11 @@ class InferenceEngine(ABC):
     def __init__(self, context: EngineContext) -> None:
         self.context = context
 
+    @classmethod
+    def create(cls, context: EngineContext) -> InferenceEngine:
+        """The engine for this context. A class may answer with another engine of the same name."""
+        return cls(context)
+
     def source_of(self, card: ModelCard) -> str | None:
         """Where the model's file for this engine comes from: `files` may name the engine or its class."""
         return card.files.get(self.name) or card.files.get(type(self).__name__)
@@ -88,9 +109,22 @@ class InferenceEngine(ABC):
     async def models(self) -> Sequence[ModelCard]:
         """The models that it can serve now, loaded or not. Quick: listings call it while streams run."""
 
+    @property
+    def library(self) -> HubLibrary | None:
+        """What pulls, creates, copies and deletes models; None where that cannot be done through the node."""
+        return None
+
+    async def describe(self, model: str) -> ModelDescription:
+        """What is known of one of `models()` without loading it. Quick, as listings call it for each of them."""
+        card = next((card for card in await self.models() if card.id == model), ModelCard(id=model))
+        return describe_card(card)
+
     @abstractmethod
-    async def load(self, model: str) -> None:
-        """Make `model` ready to answer; returns at once if it is. Raises ModelLoadError."""
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
+        """Make `model` ready to answer; returns at once if it is. `keep_alive` as in ChatRequest.
+
+        Raises ModelLoadError.
+        """
 
     @abstractmethod
     async def unload(self, model: str) -> None:
@@ -99,6 +133,10 @@ class InferenceEngine(ABC):
     @abstractmethod
     def loaded(self) -> Sequence[str]:
         """The ids of the models that are loaded now."""
+
+    def resident(self) -> Sequence[ResidentModel]:
+        """The models that are loaded now, with what they take, used most recently first."""
+        return [ResidentModel(id=model) for model in self.loaded()]
 
     async def prepare(self, request: ChatRequest) -> None:  # noqa: B027 - nothing has to be prepared
         """Do what can be done for `chat` without a slot, while the request waits for one; the same object comes again.
@@ -137,3 +175,23 @@ class InferenceEngine(ABC):
 
     async def close(self) -> None:  # noqa: B027 - an engine without processes or connections has nothing to do here
         """Free everything; the instance is not used again."""
+
+
+def describe_card(card: ModelCard) -> ModelDescription:
+    """What a card alone tells."""
+    return ModelDescription(
+        id=card.id,
+        family=card.family,
+        parameters_count=card.parameters,
+        parameter_size=count_text(card.parameters),
+        context_length=card.context_length,
+        licence=card.licence,
+        capabilities=("completion", "thinking") if card.thinking else ("completion",),
+    )
+
+
+def count_text(number: int) -> str:
+    """A number of parameters as people write it: 135M, 1.5B; empty for an unknown one."""
+    if number >= 1_000_000_000:
+        return f"{number / 1e9:.1f}B"
+    return f"{number / 1e6:.0f}M" if number >= 1_000_000 else str(number or "")

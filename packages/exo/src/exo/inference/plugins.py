@@ -27,6 +27,7 @@ BUILTIN = "exo"
 BUILTIN_ENGINES: Mapping[str, str] = {
     "llamacpp": "exo.inference.llamacpp.engine:LlamaCppEngine",
     "dummy": "exo.inference.dummy:DummyEngine",
+    "remote": "exo.inference.remote.engine:RemoteEngine",
 }
 
 _ANYTHING = (Exception, SystemExit)
@@ -82,7 +83,7 @@ class Plugins:
         """An engine, ready for use. Raises ConfigurationError for its settings, PluginError if it is broken."""
         kind = self.engine_class(name)
         try:
-            return kind(context)
+            return kind.create(context)
         except ExoError:
             raise
         except _ANYTHING as error:

@@ -5,27 +5,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from exo.inference.engine import EngineHealth, ResidentModel
 from exo.types import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
 
 class PooledModel(ABC):
-    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users."""
+    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users.
+
+    `size` is what it takes in bytes and `context` its length in tokens, 0 if that is not known. Unused, it stays for
+    `keep_alive` seconds after `last_used`, which is a time of the monotonic clock.
+    """
+
+    size = 0
+    context = 0
 
     def __init__(self) -> None:
         self.users = 0
         self.retiring = False
+        self.keep_alive = math.inf
+        self.last_used = time.monotonic()
+        self.timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Condition()
+
+    @property
+    @abstractmethod
+    def problem(self) -> str:
+        """Why the model cannot answer now although it is loaded; empty while it can."""
 
     @abstractmethod
     async def close(self) -> None:
         """Free what the model holds."""
+
+    @property
+    def expires_in(self) -> float:
+        """Seconds until it is unloaded, if nobody uses it any more; infinite for never."""
+        idle = 0.0 if self.users else time.monotonic() - self.last_used
+        return max(0.0, self.keep_alive - idle)
 
     async def idle(self) -> None:
         """Wait until nobody uses the model."""
@@ -34,6 +58,7 @@ class PooledModel(ABC):
 
     async def leave(self) -> None:
         self.users -= 1
+        self.last_used = time.monotonic()
         async with self._idle:
             self._idle.notify_all()
 
@@ -55,15 +80,19 @@ class ModelPool(Generic[M]):
     """The loaded models of one engine, by id. One owner: the event loop.
 
     `load(model_id, begin)` makes room with `retire` as it sees fit, then calls `begin`, then loads; it runs alone: no
-    other load and no unload runs meanwhile. Blocks: `use`, while a model is loaded. Can race: a load that nobody waits
-    for any more, which is given up while it still waits for room, and goes on once it has begun.
+    other load and no unload runs meanwhile. `keep_alive` is for whoever names no other. Blocks: `use`, while a model is
+    loaded. Can race: a load that nobody waits for any more, which is given up while it still waits for room, and goes
+    on once it has begun.
     """
 
-    def __init__(self, load: Callable[[str, Callable[[], None]], Awaitable[M]]) -> None:
+    def __init__(
+        self, load: Callable[[str, Callable[[], None]], Awaitable[M]], *, keep_alive: float = math.inf
+    ) -> None:
         self._load = load
+        self._keep_alive = keep_alive
         self._loaded: dict[str, M] = {}  # in the order of last use
         self._loading: dict[str, _Loading[M]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # unloads under way
         self._closed = False
         self._switching = asyncio.Lock()  # waiters are served in order, so no model is kept waiting for ever
 
@@ -72,19 +101,39 @@ class ModelPool(Generic[M]):
         """What is loaded, used least recently first. A copy."""
         return dict(self._loaded)
 
+    def resident(self) -> list[ResidentModel]:
+        """What is loaded, used most recently first."""
+        return [
+            ResidentModel(id=name, size=model.size, context=model.context, expires_in=model.expires_in)
+            for name, model in reversed(self._loaded.items())
+        ]
+
+    def health(self) -> EngineHealth:
+        """Not ready while the worker of a loaded model cannot be started."""
+        for name, model in self._loaded.items():
+            if model.problem:
+                return EngineHealth(ready=False, detail=f"the worker of {name} cannot be started: {model.problem}")
+        return EngineHealth(ready=True)
+
     @contextlib.asynccontextmanager
-    async def use(self, model_id: str) -> AsyncIterator[M]:
-        """The loaded model, kept in memory for as long as the block lasts."""
+    async def use(self, model_id: str, keep_alive: float | None = None) -> AsyncIterator[M]:
+        """The loaded model, kept in memory for as long as the block lasts, and then for `keep_alive` seconds.
+
+        Of several users the one that came last says how long.
+        """
         model = self._loaded.get(model_id)
         if model is None or model.retiring:
             model = await self._join_load(model_id)
         else:
             model.users += 1
         self._loaded[model_id] = self._loaded.pop(model_id)
+        model.keep_alive = self._keep_alive if keep_alive is None else keep_alive
+        _stop_timer(model)
         try:
             yield model
         finally:
             await model.leave()
+            self._expire_later(model_id, model)
 
     async def unload(self, model_id: str) -> None:
         """Let the model finish what it has, then unload it; one that is not loaded is left alone."""
@@ -92,11 +141,11 @@ class ModelPool(Generic[M]):
             if model_id in self._loaded:
                 await self.retire(model_id)
 
-    async def unload_if_idle(self, model_id: str) -> None:
-        """Unload the model unless somebody uses it by now."""
+    async def _unload_expired(self, model_id: str) -> None:
+        """Unload the model unless somebody has used it by now."""
         async with self._switching:
             model = self._loaded.get(model_id)
-            if model is not None and model.users == 0:
+            if model is not None and model.users == 0 and model.expires_in == 0:
                 await self.retire(model_id)
 
     def next_to_go(self) -> str:
@@ -113,6 +162,7 @@ class ModelPool(Generic[M]):
         finally:
             model.retiring = False
         if self._loaded.pop(model_id, None) is not None:  # else the pool was closed, and the model with it
+            _stop_timer(model)
             await self._close(model)
 
     async def close(self) -> None:
@@ -123,14 +173,28 @@ class ModelPool(Generic[M]):
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
         models, self._loaded = list(self._loaded.values()), {}
-        await asyncio.gather(*(model.close() for model in models), *self._closing)
+        for model in models:
+            _stop_timer(model)
+        await asyncio.gather(*(model.close() for model in models), *self._tasks)
 
     async def _close(self, model: M) -> None:
         """To the end, even if whoever asked for it goes away meanwhile."""
-        closing = asyncio.create_task(model.close(), name="close a model")
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        await asyncio.shield(closing)
+        await asyncio.shield(self._go_on(model.close()))
+
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that `close` waits for."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _expire_later(self, model_id: str, model: M) -> None:
+        """Unload the model when its time is over, unless it is used again, or gone."""
+        if model.users or self._loaded.get(model_id) is not model or not math.isfinite(model.keep_alive):
+            return
+        _stop_timer(model)
+        loop = asyncio.get_running_loop()
+        model.timer = loop.call_later(model.expires_in, lambda: self._go_on(self._unload_expired(model_id)))
 
     async def _join_load(self, model_id: str) -> M:
         """Wait for a load; the model comes with this request among its users.
@@ -181,3 +245,9 @@ class ModelPool(Generic[M]):
         if self._closed:
             await self._close(model)
             raise ModelLoadError(f"The engine was closed while {model_id} was loading.")
+
+
+def _stop_timer(model: PooledModel) -> None:
+    if model.timer is not None:
+        model.timer.cancel()
+        model.timer = None

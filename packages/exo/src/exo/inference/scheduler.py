@@ -69,7 +69,7 @@ class Scheduler:
         cancelling the awaiting task does.
         """
         if self._closed:
-            raise _shutting_down()
+            raise shutting_down()
         arrived = self._clock()
         ticket = Ticket(next(self._ids), priority, conversation)
         if not self._queue.submit(ticket, mean_run=self._mean_run):
@@ -81,7 +81,7 @@ class Scheduler:
         """Take no new requests and refuse the waiting ones; running ones go on."""
         self._closed = True
         for ticket in self._queue.drain():
-            self._fail(ticket.id, _shutting_down())
+            self._fail(ticket.id, shutting_down())
 
     async def _wait_for_turn(self, ticket: Ticket, meanwhile: Callable[[], Awaitable[None]] | None) -> None:
         turn = self._waiters[ticket.id] = asyncio.get_running_loop().create_future()
@@ -112,5 +112,5 @@ class Scheduler:
                 waiter.set_result(None)
 
 
-def _shutting_down() -> ShuttingDown:
+def shutting_down() -> ShuttingDown:
     return ShuttingDown("The node is shutting down and takes no new requests. Use another node, or try again later.")

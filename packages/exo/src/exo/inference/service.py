@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from exo.inference.answer import Answer
 from exo.inference.conversation import conversation_key
-from exo.inference.engine import InferenceEngine
+from exo.inference.engine import Capability, InferenceEngine
+from exo.inference.formatted import answer_in_format
 from exo.inference.metrics import NodeMetrics
-from exo.inference.scheduler import Scheduler
+from exo.inference.scheduler import Lease, Scheduler, shutting_down
 from exo.types import (
     ChatRequest,
+    CompletionRequest,
     Delta,
+    EmbeddingRequest,
+    Embeddings,
     EngineError,
+    EngineUnavailable,
     ExoError,
     InvalidRequest,
     ModelCard,
@@ -25,6 +30,7 @@ from exo.types import (
     ModelNotFound,
     RunFailed,
     ShuttingDown,
+    UnsupportedParameter,
 )
 
 _PRELOAD_RETRY = 10.0
@@ -84,7 +90,8 @@ class InferenceService:
         except Exception as error:  # an engine is a plugin and may raise anything
             logger.exception("the engine %s cannot tell its models", self.engine.name)
             raise EngineError(f"The engine {self.engine.name} cannot tell its models: {error!r}.") from error
-        return sorted(cards, key=lambda card: (not _is_called(card, self._default_model), card.id))
+        default = find_card(cards, self._default_model)
+        return sorted(cards, key=lambda card: (card is not default, card.id))
 
     async def update_model_info(self) -> None:
         """Bring exo_model_info up to date; called before metrics are read."""
@@ -94,21 +101,31 @@ class InferenceService:
             self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
 
     async def resolve(self, name: str | None) -> ModelCard:
-        """The card for a model's id or alias; no name means the default model. Raises ModelNotFound, ModelLoadError.
+        """The card for a model's id or alias; no name means the default model.
+
+        Raises ModelNotFound, ModelLoadError, EngineUnavailable.
 
         Without `--default-model` the first one by name becomes the default, and stays it for as long as it is there.
         """
         cards = await self.models()
         wanted = name or self._default_model
-        for card in cards:
-            if _is_called(card, wanted):
-                return card
+        found = find_card(cards, wanted)
+        if found is not None:
+            return found
+        if not cards:
+            await self._refuse_if_not_ready()
         if name or self._default_was_asked_for:
             raise ModelNotFound(wanted or "", [card.id for card in cards])
         if not cards:
             raise ModelLoadError(f"No model is in the store. {self.engine.no_model_hint}")
         self._default_model = cards[0].id
         return cards[0]
+
+    async def _refuse_if_not_ready(self) -> None:
+        """An engine without models may be one that has never reached the server which has them."""
+        health = await self.engine.health()
+        if not health.ready:
+            raise EngineUnavailable(health.detail or f"The engine {self.engine.name} is not ready.")
 
     def start(self, *, preload: bool = True) -> None:
         """Begin to load the default model in the background."""
@@ -120,12 +137,50 @@ class InferenceService:
         """Admit a request and return once its run has begun. `request.model` is the id of a served model."""
         if not request.messages:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
-        answer = Answer(self._run(request), on_end=functools.partial(self._on_end, request.model))
-        self._answers.add(answer)
-        deadline = request.limits.deadline
-        await answer.begin(timeout=self._request_timeout if deadline is None else deadline)
-        self._has_served, self._blocked = True, ""
-        return answer
+        self._refuse_what_the_engine_cannot(request)
+        if request.format is not None and "json_schema" not in self.engine.capabilities:
+            work = functools.partial(answer_in_format, self.engine.chat, request)
+        else:
+            work = functools.partial(self.engine.chat, request)
+        return await self._admit(
+            request,
+            work,
+            conversation=conversation_key(request),
+            meanwhile=functools.partial(self._prepare, request),
+        )
+
+    async def complete(self, request: CompletionRequest) -> Answer:
+        """As `chat`, for a raw prompt."""
+        self._need("completion", "prompt", "raw completions")
+        return await self._admit(request, functools.partial(self.engine.complete, request))
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """The embeddings, once a slot was free for them."""
+        self._need("embeddings", "input", "embeddings")
+        found: list[Embeddings] = []
+
+        async def work() -> AsyncGenerator[Delta, None]:
+            found.append(await self.engine.embed(request))
+            yield Delta(finish_reason="stop", usage=found[0].usage)
+
+        answer = await self._admit(request, work)
+        async with contextlib.aclosing(answer):
+            async for _ in answer:
+                pass
+        return found[0]
+
+    async def load(self, model: str, keep_alive: float | None = None) -> None:
+        """Load a model without a request on it. `keep_alive` as in ChatRequest."""
+        if self._draining:
+            raise shutting_down()
+        if keep_alive is None:  # engines that know no keep_alive need not be told of it
+            await self.engine.load(model)
+        else:
+            await self.engine.load(model, keep_alive=keep_alive)
+
+    async def unload(self, model: str) -> None:
+        """Unload a model when the requests on it are done."""
+        await self.engine.unload(model)
 
     async def readiness(self) -> Readiness:
         health = await self.engine.health()
@@ -215,16 +270,43 @@ class InferenceService:
             logger.error("the default model cannot be served: %s", reason)
         self._blocked = reason
 
-    async def _run(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        lease = await self._scheduler.acquire(
-            priority=request.priority,
-            conversation=conversation_key(request),
-            meanwhile=functools.partial(self._prepare, request),
+    async def _admit(
+        self,
+        request: ChatRequest | CompletionRequest | EmbeddingRequest,
+        work: Callable[[], AsyncGenerator[Delta, None]],
+        *,
+        conversation: str = "",
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
+        """The answer that `work` makes, once it has a slot and its run has begun."""
+        deltas = self._run(
+            request.id,
+            work,
+            functools.partial(
+                self._scheduler.acquire,
+                priority=request.priority,
+                conversation=conversation,
+                meanwhile=meanwhile,
+            ),
         )
+        answer = Answer(deltas, on_end=functools.partial(self._on_end, request.model))
+        self._answers.add(answer)
+        await answer.begin(timeout=self._deadline_of(request))
+        self._has_served, self._blocked = True, ""
+        return answer
+
+    def _deadline_of(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> float | None:
+        own = None if isinstance(request, EmbeddingRequest) else request.limits.deadline
+        return self._request_timeout if own is None else own
+
+    async def _run(
+        self, request_id: str, work: Callable[[], AsyncGenerator[Delta, None]], acquire: Callable[[], Awaitable[Lease]]
+    ) -> AsyncGenerator[Delta, None]:
+        lease = await acquire()
         try:
             self.metrics.queue_wait.observe(lease.waited)
             finished = False  # the contract: exactly one delta with a finish reason, and nothing after it
-            async with contextlib.aclosing(self.engine.chat(request)) as deltas:
+            async with contextlib.aclosing(work()) as deltas:
                 async for delta in deltas:
                     if finished:
                         continue
@@ -237,7 +319,7 @@ class InferenceService:
         except ExoError:
             raise
         except Exception as error:  # as above
-            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
+            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request_id)
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
         finally:
             lease.release()
@@ -251,6 +333,17 @@ class InferenceService:
         except Exception as error:  # as above
             logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
+
+    def _refuse_what_the_engine_cannot(self, request: ChatRequest) -> None:
+        """A plugin need not know of fields that its capabilities leave out."""
+        if request.template is not None:
+            self._need("template", "template", "templates other than the model's own")
+        if request.think:
+            self._need("reasoning", "think", "models that think")
+
+    def _need(self, capability: Capability, param: str, what: str) -> None:
+        if capability not in self.engine.capabilities:
+            raise UnsupportedParameter(f"The engine {self.engine.name} has no {what}.", param=param)
 
     def _on_end(self, model: str, answer: Answer) -> None:
         self._answers.discard(answer)
@@ -271,5 +364,14 @@ def _refuse_unfinished(engine: str, *, finished: bool) -> None:
         raise RunFailed(f"The engine {engine} ended the answer without a finish reason.")
 
 
-def _is_called(card: ModelCard, name: str | None) -> bool:
-    return name is not None and (card.id == name or name in card.aliases)
+def find_card(cards: Sequence[ModelCard], name: str | None) -> ModelCard | None:
+    """The card of that id, else of that alias, else of either without regard to case."""
+    if name is None:
+        return None
+    exact = next((card for card in cards if card.id == name), None)
+    if exact is not None:
+        return exact
+    lowered = name.lower()
+    return next((card for card in cards if name in card.aliases), None) or next(
+        (card for card in cards if lowered in map(str.lower, (card.id, *card.aliases))), None
+    )

@@ -6,14 +6,17 @@ Rockchip boards: `FROM="x.rkllm"`, `NUM_CTX=4096`, as in a shell's environment f
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from exo.types import Message, Role, Sampling, StoreError
+from exo.types import BadModelfile, Message, Role, Sampling, StoreError
 
 FILE_NAME = "Modelfile"
 _LARGEST_FILE = 1 << 20
@@ -74,6 +77,12 @@ class Modelfile:
     unknown: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
 
+    def conversation(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """With the system message, where they have none, and the messages that every chat begins with."""
+        has_system = any(message.role == "system" for message in messages)
+        system = (Message(role="system", content=self.system),) if self.system and not has_system else ()
+        return (*system, *self.messages, *messages)
+
     def sampling(self) -> Sampling:
         """The part of the parameters that a request may override."""
         own = self.parameters
@@ -92,43 +101,73 @@ class Modelfile:
 def read_modelfile(folder: Path) -> Modelfile:
     """The Modelfile of a model's folder; an empty one if there is none. Raises StoreError."""
     path = folder / FILE_NAME
+    text = _read(path)
+    return Modelfile() if text is None else parse_modelfile(text, name=str(path))
+
+
+def read_from(folder: Path) -> str | None:
+    """FROM of the Modelfile of a model's folder, as written; the rest is passed over. None if it does not say.
+
+    Values that make no sense are no matter here: `read_modelfile` reports them. Raises StoreError for a file that
+    cannot be taken apart.
+    """
+    path = folder / FILE_NAME
+    text = _read(path)
+    if text is None:
+        return None
+    found = [value for _, key, value in _statements(text, str(path)) if key.upper() == "FROM"]
+    return found[-1] if found else None
+
+
+def _read(path: Path) -> str | None:
+    """The text of a file; None if there is none. Never waits, even if somebody put a pipe there. Raises StoreError."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StoreError(f"{path} cannot be read: it is no plain file. Replace it, or remove it.")
             content = file.read(_LARGEST_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return Modelfile()
+        return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}. Make it readable for this user.") from error
     if len(content) > _LARGEST_FILE:
-        raise StoreError(f"{path} is over {_LARGEST_FILE} bytes: that is no Modelfile. Replace it, or remove it.")
+        raise BadModelfile(f"{path} is over {_LARGEST_FILE} bytes: that is no Modelfile. Replace it, or remove it.")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise StoreError(f"{path} is not a text in UTF-8. Replace it, or remove it.") from None
-    return parse_modelfile(text, name=str(path))
+        raise BadModelfile(f"{path} is not a text in UTF-8. Replace it, or remove it.") from None
 
 
 def parse_modelfile(text: str, *, name: str = FILE_NAME) -> Modelfile:
     """What the text of a Modelfile says. Of a key that comes twice the later one counts, but stops and messages add up.
 
-    Raises StoreError for a number that is none or out of range, for quotes that are not closed and for a NUL; it begins
-    with `name` and the line.
+    Raises BadModelfile for a number that is none or out of range, for quotes that are not closed and for a NUL; it
+    begins with `name` and the line.
     """
-    if "\0" in text:  # no path may hold one
-        raise StoreError(f"{name}:{text[: text.index(chr(0))].count(chr(10)) + 1}: there is a NUL in it. Remove it.")
-    lines = _Lines(text.replace("\r\n", "\n").replace("\r", "\n"), name)
     found = _Found(name)
+    for line, key, value in _statements(text, name):
+        if key:
+            found.take(line, key, value)
+        else:
+            found.strange(line, "", value, "is neither KEY=value nor INSTRUCTION value")
+    return found.modelfile()
+
+
+def _statements(text: str, name: str) -> Iterator[tuple[int, str, str]]:
+    """Line number, key and value of each statement; the key of a line that is none is empty. Raises BadModelfile."""
+    if "\0" in text:  # no path may hold one
+        raise BadModelfile(f"{name}:{text[: text.index(chr(0))].count(chr(10)) + 1}: there is a NUL in it. Remove it.")
+    lines = _Lines(text.replace("\r\n", "\n").replace("\r", "\n"), name)
     while (line := lines.next()) is not None:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         at = lines.number
         if assigned := _ASSIGNMENT.fullmatch(line):
-            found.take(at, assigned[1], lines.assigned(assigned[2].lstrip()))
+            yield at, assigned[1], lines.assigned(assigned[2].lstrip())
         elif said := _INSTRUCTION.fullmatch(line):
-            found.take(at, " ".join(said[1].split()), lines.instructed(said[2] or ""))
+            yield at, " ".join(said[1].split()), lines.instructed(said[2] or "")
         else:
-            found.strange(at, "", line.strip(), "is neither KEY=value nor INSTRUCTION value")
-    return found.modelfile()
+            yield at, "", line.strip()
 
 
 class _Lines:
@@ -182,8 +221,8 @@ class _Lines:
             collected.append(line)
         return "\n".join(collected).rstrip()[: -len(quote)]
 
-    def _open(self, line: int) -> StoreError:
-        return StoreError(f"{self._name}:{line}: the quotes that begin here are not closed. Close them.")
+    def _open(self, line: int) -> BadModelfile:
+        return BadModelfile(f"{self._name}:{line}: the quotes that begin here are not closed. Close them.")
 
 
 class _Found:
@@ -245,7 +284,7 @@ class _Found:
             number = float(value) if _DECIMAL.fullmatch(value) else None
         if number is None or not parameter.low <= number <= parameter.high:
             kind = "whole number" if parameter.whole else "number"
-            raise StoreError(
+            raise BadModelfile(
                 f"{self._name}:{line}: {key} has to be a {kind} from {parameter.low} to {parameter.high}, "
                 f"not {_shown(value)}."
             )
@@ -258,7 +297,7 @@ class _Found:
             return True
         if value.lower() in ("false", "no", "off", "0"):
             return False
-        raise StoreError(f"{self._name}:{line}: {key} has to be True or False, not {_shown(value)}.")
+        raise BadModelfile(f"{self._name}:{line}: {key} has to be True or False, not {_shown(value)}.")
 
 
 def _shown(value: str) -> str:

@@ -19,16 +19,23 @@ ExoError
 │   └── ShuttingDown                the node takes no new work
 ├── EngineError                     the engine's side failed
 │   ├── EngineUnavailable           cannot run on this machine
+│   │   └── RemoteUnavailable       the server that answers in its place cannot be reached
+│   ├── RemoteFailed                that server broke off, or answered what nobody understands
 │   ├── ModelLoadError              the model could not be loaded
 │   │   └── InsufficientMemory      there is no room for it
 │   ├── WorkerDied                  the worker process ended during the request
 │   └── RunFailed                   the runtime reported an error
+│       ├── AnswerNotValid          the answer is not in the format that was asked for
 │       ├── RunTimedOut             the runtime gave no sign of life for too long
 │       └── EndlessPadding          the model produced nothing but padding
 └── OperatorError                   settings, store or plugins are wrong; the command line exits with 2
     ├── ConfigurationError          a flag, a variable or a file
     ├── StoreError                  the model store on disk
+    │   ├── BadModelName            a name that cannot be that of a model's folder
+    │   ├── BadModelfile            a Modelfile that makes no sense
+    │   └── ModelExists             the name of a new model is taken
     ├── PullError                   a model could not be brought into the store
+    │   └── NotEnoughDisk           there is no room for it on the disk
     └── PluginError                 a plugin is broken or claims a taken name
 
 Every class has a stable `code` that clients may test. Messages say what happened, to which named thing, and what to do.
@@ -137,12 +144,12 @@ class ForbiddenHost(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """The body is over the limit. `limit` is in bytes."""
+    """The body is over the limit. `limit` is in bytes, `variable` sets it."""
 
     code = "body_too_large"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The request body is over the limit of {limit} bytes. Send less, or raise EXO_MAX_BODY.")
+    def __init__(self, limit: int, variable: str = "EXO_MAX_BODY") -> None:
+        super().__init__(f"The request body is over the limit of {limit} bytes. Send less, or raise {variable}.")
         self.limit = limit
 
 
@@ -195,6 +202,18 @@ class EngineUnavailable(EngineError):
     code = "engine_unavailable"
 
 
+class RemoteUnavailable(EngineUnavailable):
+    """The server that the engine forwards to cannot be reached, or does not let this node in."""
+
+    code = "remote_unavailable"
+
+
+class RemoteFailed(EngineError):
+    """The server that the engine forwards to broke off the answer, or sent what cannot be read."""
+
+    code = "remote_failed"
+
+
 class ModelLoadError(EngineError):
     """The model could not be loaded."""
 
@@ -222,6 +241,12 @@ class RunFailed(EngineError):
     """The runtime reported an error during the run."""
 
     code = "engine_run_failed"
+
+
+class AnswerNotValid(RunFailed):
+    """The model did not write what the request's format asks for, however often it was asked."""
+
+    code = "answer_not_valid"
 
 
 class RunTimedOut(RunFailed):
@@ -254,10 +279,34 @@ class StoreError(OperatorError):
     code = "store_error"
 
 
+class BadModelName(StoreError):
+    """A name that cannot be that of a model's folder, or that could lead out of the store."""
+
+    code = "bad_model_name"
+
+
+class BadModelfile(StoreError):
+    """A Modelfile that makes no sense, or names a model that cannot be used."""
+
+    code = "bad_modelfile"
+
+
+class ModelExists(StoreError):
+    """The name of a new model is taken."""
+
+    code = "model_exists"
+
+
 class PullError(OperatorError):
     """A model could not be brought into the store."""
 
     code = "pull_failed"
+
+
+class NotEnoughDisk(PullError):
+    """The model needs more room on the disk than there is; the message has both numbers."""
+
+    code = "insufficient_disk"
 
 
 class PluginError(OperatorError):

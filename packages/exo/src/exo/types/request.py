@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,17 +49,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
 
 
+class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """What the text of an answer has to be: a JSON object, or with `schema` (JSON Schema) any JSON that fits it."""
+
+    schema: Mapping[str, Any] | None = None
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued by one answer.
 
     `model` is the id of a served model; the node resolves aliases and the default before an engine sees it.
-    `id` is the request's id across hops. A lower `priority` is served earlier.
+    `think` switches reasoning on or off, None leaves it to the model. `template` is a chat template (Jinja, or Go's
+    language as in Ollama) in place of the model's own. `keep_alive` is how many seconds the model stays loaded once
+    nobody uses it, infinite for ever; None: as the engine has it. `id` is the request's id across hops. A lower
+    `priority` is served earlier.
     """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    think: bool | None = None
+    template: str | None = None
+    format: AnswerFormat | None = None
+    keep_alive: float | None = None
     id: str = ""
     priority: int = 0
 
@@ -70,6 +84,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    keep_alive: float | None = None
     id: str = ""
     priority: int = 0
 
@@ -79,5 +94,6 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     inputs: tuple[str, ...]
+    keep_alive: float | None = None
     id: str = ""
     priority: int = 0

@@ -14,6 +14,7 @@ from exo.inference import EngineContext
 from exo.inference.llamacpp import engine as engine_module
 from exo.inference.llamacpp.engine import LlamaCppEngine, check_gguf, settings_from
 from exo.inference.llamacpp.loaded import WorkerSettings
+from exo.inference.pool import PooledModel
 from exo.models import ModelStore, StoredModel
 from exo.types import (
     ChatRequest,
@@ -28,7 +29,7 @@ from exo.types import (
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
-class FakeModel:
+class FakeModel(PooledModel):
     """What the engine asks of a loaded model, without a process."""
 
     log: ClassVar[list[str]]
@@ -37,11 +38,13 @@ class FakeModel:
     failures: ClassVar[list[Exception]]
 
     def __init__(self, card: ModelCard, path: Path, settings: WorkerSettings, env: Mapping[str, str]) -> None:
+        super().__init__()
         self.name = card.id
-        self.users = 0
-        self.retiring = False
-        self.problem = ""
-        self._no_users = asyncio.Condition()
+        self.trouble = ""
+
+    @property
+    def problem(self) -> str:
+        return self.trouble
 
     async def start(self) -> None:
         self.log.append(f"start {self.name}")
@@ -55,15 +58,6 @@ class FakeModel:
 
     async def close(self) -> None:
         self.log.append(f"close {self.name}")
-
-    async def idle(self) -> None:
-        async with self._no_users:
-            await self._no_users.wait_for(lambda: self.users == 0)
-
-    async def leave(self) -> None:
-        self.users -= 1
-        async with self._no_users:
-            self._no_users.notify_all()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         yield Delta(text=self.name)
@@ -283,7 +277,7 @@ async def test_a_worker_that_cannot_be_started_again_makes_the_engine_unready(
     engine = make()
     await engine.load("a")
     assert (await engine.health()).ready
-    setattr(engine._pool.models["a"], "problem", "no file")  # noqa: B010 - a fake model, where it is no property
+    setattr(engine._pool.models["a"], "trouble", "no file")  # noqa: B010 - a field of the fake model alone
     health = await engine.health()
     assert (health.ready, health.detail) == (False, "the worker of a cannot be started: no file")
 

@@ -125,6 +125,14 @@ class Features:
         return self._has("RKLLMCallback", "embed_callback")
 
     @property
+    def safe_base_domain(self) -> bool:
+        """RKLLMExtendParam.base_domain_id may be another than 0.
+
+        Source: issue 99, a crash with 1.1.x; later demos of Rockchip set it.
+        """
+        return self.version >= Version(1, 2, 0)
+
+    @property
     def several_models_in_process(self) -> bool:
         """Two handles in one process do not disturb each other.
 

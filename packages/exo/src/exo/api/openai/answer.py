@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import ClassVar
 
 import msgspec
 
 from exo import __version__
+from exo.api.answering import EVENT_STREAM
 from exo.api.errors import openai_error
 from exo.api.openai.schema import (
     ChatCompletion,
@@ -20,6 +22,7 @@ from exo.api.openai.schema import (
     PromptDetails,
     UsageOut,
 )
+from exo.inference import Answer
 from exo.types import Delta, ExoError, FinishReason, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -51,7 +54,7 @@ class Collector:
         self._reasoning.append(delta.reasoning)
         self._finish = delta.finish_reason or self._finish
 
-    def body(self, usage: Usage) -> bytes:
+    def body(self, answer: Answer) -> bytes:
         reasoning = "".join(self._reasoning)
         message = MessageOut(content="".join(self._text), reasoning_content=reasoning or msgspec.UNSET)
         return _encode(
@@ -60,7 +63,7 @@ class Collector:
                 created=int(time.time()),
                 model=self._model,
                 choices=[ChoiceOut(index=0, message=message, finish_reason=self._finish)],
-                usage=usage_out(usage),
+                usage=usage_out(answer.usage),
                 system_fingerprint=_FINGERPRINT,
             )
         )
@@ -71,6 +74,8 @@ class Collector:
 
 class ChunkWriter:
     """Makes the events of one stream: a role first, one finish chunk, and the usage chunk if it was asked for."""
+
+    content_type: ClassVar[bytes] = EVENT_STREAM
 
     def __init__(self, model: str, *, include_usage: bool) -> None:
         self._include_usage = include_usage
@@ -99,11 +104,11 @@ class ChunkWriter:
             events += self._event(DeltaOut(), delta.finish_reason)
         return events
 
-    def last(self, usage: Usage) -> bytes:
+    def last(self, answer: Answer) -> bytes:
         if not self._include_usage:
             return DONE
         self._chunk.choices = []
-        self._chunk.usage = usage_out(usage)
+        self._chunk.usage = usage_out(answer.usage)
         return b"data: " + _encode(self._chunk) + b"\n\n" + DONE
 
     def error(self, error: ExoError) -> bytes:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 import time
+from collections.abc import Awaitable, Callable
 
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from exo.api.answering import send_stream, send_whole
+from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
+from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
-from exo.api.exchange import (
-    SAMPLING_HEADER,
-    Exchange,
-    cancelled_when_gone,
-    exchange_of,
-    read_body,
-    sampling_text,
-    send_json,
-)
+from exo.api.exchange import exchange_of, read_body, send_json
 from exo.api.openai.answer import ChunkWriter, Collector
-from exo.api.openai.request import chat_request, decode
+from exo.api.openai.request import chat_request
 from exo.api.openai.schema import ChatCompletionRequest, ModelList, ModelOut
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
-from exo.types import ChatRequest, NotFound, Usage
-
-prompts = logging.getLogger("exo.prompts")
+from exo.types import NotFound
 
 
 class OpenAI:
@@ -64,35 +56,17 @@ class OpenAI:
         card = await self._service.resolve(wire.model)
         exchange.model = card.id
         request = chat_request(wire, model=card.id, request_id=exchange.id)
-        self._log_prompt(request)
-        async with cancelled_when_gone(receive):
-            answer = await self._service.chat(request)
-            if answer.sampling is not None:
-                exchange.extra_headers.append((SAMPLING_HEADER, sampling_text(answer.sampling)))
-            try:
-                if wire.stream:
-                    include_usage = wire.stream_options is not None and wire.stream_options.include_usage
-                    writer = ChunkWriter(card.id, include_usage=include_usage)
-                    last = await send_stream(send, answer, writer, exchange)
-                else:
-                    heartbeat = self._settings.heartbeat
-                    last = await send_whole(send, answer, Collector(card.id), exchange, heartbeat=heartbeat)
-            finally:
-                await answer.aclose()
-                _note(exchange, answer)
-        for message in last:
-            await send(message)
-
-    def _log_prompt(self, request: ChatRequest) -> None:
-        if self._settings.log_prompts:
-            text = [f"{message.role}: {message.content}" for message in request.messages]
-            prompts.info("prompt", extra={"fields": {"id": request.id, "messages": text}})
+        log_prompt(request, self._settings)
+        deliver: Callable[[Answer], Awaitable[list[Message]]]
+        if wire.stream:
+            include_usage = wire.stream_options is not None and wire.stream_options.include_usage
+            writer = ChunkWriter(card.id, include_usage=include_usage)
+            deliver = functools.partial(send_stream, send, writer=writer, exchange=exchange)
+        else:
+            heartbeat, collector = self._settings.heartbeat, Collector(card.id)
+            deliver = functools.partial(send_whole, send, writer=collector, exchange=exchange, heartbeat=heartbeat)
+        ask = functools.partial(self._service.chat, request)
+        await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
     def _model(self, model: str) -> ModelOut:
         return ModelOut(id=model, created=self._created)
-
-
-def _note(exchange: Exchange, answer: Answer) -> None:
-    exchange.usage = answer.usage if answer.finished else Usage(completion_tokens=answer.completion_tokens)
-    if answer.first_token is not None:
-        exchange.first_token = answer.first_token - exchange.started

@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 
 from exo.types import (
+    AnswerFormat,
     ChatRequest,
     CompletionRequest,
     ContextOverflow,
@@ -94,6 +95,8 @@ class LlamaClient:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding."""
         body = {"messages": messages_json(request), **_run_json(request.sampling, request.limits)}
+        if request.format is not None:
+            body["response_format"] = format_json(request.format)
         async with contextlib.aclosing(self._stream("/v1/chat/completions", body)) as deltas:
             async for delta in deltas:
                 yield delta
@@ -164,6 +167,13 @@ async def _events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
                     return
                 if line and not line.startswith(b":"):  # llama.cpp sends comments while nothing else is to be sent
                     yield line
+
+
+def format_json(form: AnswerFormat) -> dict[str, Any]:
+    """The format in OpenAI's shape."""
+    if form.schema is None:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
 
 
 def messages_json(request: ChatRequest) -> list[dict[str, Any]]:

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import ClassVar
 
-from exo.inference.engine import Availability, Capability, EngineContext, EngineHealth, InferenceEngine
+import msgspec
+
+from exo.inference.engine import (
+    Availability,
+    Capability,
+    EngineContext,
+    EngineHealth,
+    InferenceEngine,
+    ResidentModel,
+    describe_card,
+)
 from exo.inference.llamacpp.loaded import LoadedModel, WorkerSettings
+from exo.inference.llamacpp.modelfile import completed_chat, completed_prompt, modelfile_of
 from exo.inference.pool import ModelPool
-from exo.models import StoredModel
+from exo.models import (
+    HubLibrary,
+    ModelDescription,
+    Modelfile,
+    StoredModel,
+    describe_stored,
+    parse_keep_alive,
+    with_modelfile,
+)
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -20,6 +40,7 @@ from exo.types import (
     Delta,
     ModelCard,
     ModelLoadError,
+    StoreError,
 )
 
 SUFFIX = ".gguf"
@@ -35,6 +56,14 @@ def settings_from(env: Mapping[str, str]) -> tuple[WorkerSettings, int]:
         cache_mib=_number(env, "EXO_LLAMACPP_CACHE_MIB", 256, low=0, high=1 << 20),
     )
     return settings, _number(env, "EXO_LLAMACPP_MAX_MODELS", 1, low=1, high=64)
+
+
+def keep_alive_from(env: Mapping[str, str]) -> float:
+    """Seconds that an idle model stays loaded. Raises ConfigurationError."""
+    try:
+        return parse_keep_alive(env.get("EXO_LLAMACPP_KEEP_ALIVE") or "-1")
+    except ValueError as error:
+        raise ConfigurationError(f"EXO_LLAMACPP_KEEP_ALIVE: {error}.") from None
 
 
 def _number(env: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:
@@ -57,12 +86,13 @@ class LlamaCppEngine(InferenceEngine):
     """
 
     name: ClassVar[str] = "llamacpp"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "completion"})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "completion", "json_schema"})
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context)
+        self._library = HubLibrary(context.store, SUFFIX, engines=(self.name,), cards=context.cards, env=context.env)
         self._settings, self._max_models = settings_from(context.env)
-        self._pool = ModelPool(self._load)
+        self._pool = ModelPool(self._load, keep_alive=keep_alive_from(context.env))
 
     @property
     def no_model_hint(self) -> str:
@@ -78,11 +108,15 @@ class LlamaCppEngine(InferenceEngine):
     def slots(self) -> int:
         return self._settings.slots
 
+    @property
+    def library(self) -> HubLibrary:
+        return self._library
+
     async def models(self) -> Sequence[ModelCard]:
         return [self._card(stored) for stored in self.context.store.scan(SUFFIX)]
 
-    async def load(self, model: str) -> None:
-        async with self._pool.use(model):
+    async def load(self, model: str, *, keep_alive: float | None = None) -> None:
+        async with self._pool.use(model, keep_alive):
             pass
 
     async def unload(self, model: str) -> None:
@@ -91,13 +125,18 @@ class LlamaCppEngine(InferenceEngine):
     def loaded(self) -> Sequence[str]:
         return list(self._pool.models)
 
+    def resident(self) -> Sequence[ResidentModel]:
+        return self._pool.resident()
+
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        async with self._pool.use(request.model) as model, contextlib.aclosing(model.chat(request)) as deltas:
+        request = completed_chat(request, self._modelfile(request.model))
+        async with self._use(request) as model, contextlib.aclosing(model.chat(request)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        async with self._pool.use(request.model) as model, contextlib.aclosing(model.complete(request)) as deltas:
+        request = completed_prompt(request, self._modelfile(request.model))
+        async with self._use(request) as model, contextlib.aclosing(model.complete(request)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -107,13 +146,10 @@ class LlamaCppEngine(InferenceEngine):
 
     async def count(self, request: ChatRequest) -> int:
         async with self._pool.use(request.model) as loaded:
-            return await loaded.count(request)
+            return await loaded.count(completed_chat(request, self._modelfile(request.model)))
 
     async def health(self) -> EngineHealth:
-        for name, model in self._pool.models.items():
-            if model.problem:
-                return EngineHealth(ready=False, detail=f"the worker of {name} cannot be started: {model.problem}")
-        return EngineHealth(ready=True)
+        return self._pool.health()
 
     async def close(self) -> None:
         await self._pool.close()
@@ -125,11 +161,30 @@ class LlamaCppEngine(InferenceEngine):
         check_gguf(stored)
         while len(self._pool.models) >= self._max_models:
             await self._pool.retire(self._pool.next_to_go())
+        context = self._modelfile(model_id).parameters.num_ctx or self._settings.context
+        settings = dataclasses.replace(self._settings, context=context)
         begin()
         logger.info("loading %s from %s", model_id, stored.path)
-        model = LoadedModel(self._card(stored), stored.path, self._settings, self.context.env)
+        model = LoadedModel(self._card(stored), stored.path, settings, self.context.env)
+        model.size = stored.size
         await model.start()
         return model
+
+    async def describe(self, model: str) -> ModelDescription:
+        stored = self.context.store.find(model, SUFFIX)
+        if stored is None:
+            return describe_card(ModelCard(id=model))
+        known = describe_stored(describe_card(self._card(stored)), stored)
+        with contextlib.suppress(StoreError):  # the load will tell
+            known = with_modelfile(known, stored)
+        context = known.parameters.get("num_ctx") or self._settings.context
+        return msgspec.structs.replace(known, context_length=min(context, known.context_length or context))
+
+    def _modelfile(self, model: str) -> Modelfile:
+        return modelfile_of(self.context.store.find(model, SUFFIX))
+
+    def _use(self, request: ChatRequest | CompletionRequest) -> contextlib.AbstractAsyncContextManager[LoadedModel]:
+        return self._pool.use(request.model, request.keep_alive)
 
     def _card(self, stored: StoredModel) -> ModelCard:
         card = self.context.cards.get(stored.id)

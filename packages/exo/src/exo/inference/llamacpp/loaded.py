@@ -48,7 +48,7 @@ class LoadedModel(PooledModel):
             raise ModelLoadError(f"{str(path)!r} cannot be loaded: rename it, its path is not UTF-8.") from None
         self._folder = Path(_private_folder())
         self._socket = self._folder / "llama.sock"
-        context = min(settings.context, card.context_length or settings.context)
+        self.context = context = min(settings.context, card.context_length or settings.context)
         self._config: WorkerConfig = {
             "model": str(path.resolve()),
             "socket": str(self._socket),

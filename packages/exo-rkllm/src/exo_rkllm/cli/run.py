@@ -1,0 +1,47 @@
+"""`rkllama run MODEL [prompt]`: a chat in the terminal, with a server or, if none answers, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+from exo.cli.settings import read
+from exo.program import Ask, ask_node, ask_service, chat_in_terminal, service_of, set_up_logs
+from exo.types import ConfigurationError
+from exo_rkllm.cli.models import server_url
+from exo_rkllm.cli.serve import make_context, npu_environment
+from exo_rkllm.cli.settings import CLIENT_SETTINGS
+from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
+
+
+def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+    set_up_logs("warning", as_json=False)
+    return asyncio.run(_run(flags, env))
+
+
+async def _run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+    chosen = read(CLIENT_SETTINGS, flags, env)
+    url = server_url(chosen["host"], chosen["port"])
+    async with ask_node(url, chosen["api_key"], flags.model) as ask:
+        if ask is not None:
+            return await chat_in_terminal(ask, " ".join(flags.prompt))
+    print(f"No server answers on {url}; the model runs in this process.", file=sys.stderr)
+    async with _own_engine(flags.model, npu_environment(chosen, env)) as ask:
+        return await chat_in_terminal(ask, " ".join(flags.prompt))
+
+
+@contextlib.asynccontextmanager
+async def _own_engine(model: str, env: Mapping[str, str]) -> AsyncIterator[Ask]:
+    available = npu_availability(env)
+    if not available.ok:
+        raise ConfigurationError(f"No model can run here: {available.reason.rstrip('.')}.")
+    engine = RKLLMInferenceEngine(make_context(env))
+    service = service_of(engine, engine.context)
+    try:
+        card = await service.resolve(model)
+        yield ask_service(service, card.id)
+    finally:
+        await service.close()

@@ -1,0 +1,1 @@
+"""Ollama's dialect: chat, generate, embed, and the models of the store."""

@@ -1,0 +1,133 @@
+"""The paths that change what is in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from exo.api.decoding import decode
+from exo.api.endpoint import Endpoint
+from exo.api.exchange import JSON_TYPE, cancelled_when_gone, exchange_of, read_body, send_bytes
+from exo.api.ollama.creation import modelfile_text, refuse_uploads
+from exo.api.ollama.names import find_model, needed, without_latest
+from exo.api.ollama.progress import Work, send_outcome, send_steps
+from exo.api.ollama.schema import OllamaCopyRequest, OllamaCreateRequest, OllamaDeleteRequest, OllamaPullRequest
+from exo.api.settings import HttpSettings
+from exo.inference import InferenceService
+from exo.models import HubLibrary, Report
+from exo.types import ModelNotFound, NotFound, UnsupportedParameter
+
+logger = logging.getLogger(__name__)
+
+
+class OllamaLibrary:
+    """The endpoints, as ASGI applications. The library blocks, so it works in threads."""
+
+    def __init__(self, service: InferenceService, settings: HttpSettings) -> None:
+        self._service = service
+        self._settings = settings
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/pull", Endpoint(self.pull), methods=["POST"]),
+            Route("/api/push", Endpoint(self.push), methods=["POST"]),
+            Route("/api/create", Endpoint(self.create), methods=["POST"]),
+            Route("/api/copy", Endpoint(self.copy), methods=["POST"]),
+            Route("/api/delete", Endpoint(self.delete), methods=["DELETE"]),
+            Route("/api/blobs/{digest}", Endpoint(self.find_blob), methods=["HEAD"]),
+            Route("/api/blobs/{digest}", Endpoint(self.take_blob), methods=["POST"]),
+        ]
+
+    async def pull(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = decode(await read_body(scope, receive, self._settings), OllamaPullRequest)
+        reference = without_latest(needed(wire.model, wire.name))
+        library, cancelled = self._library(), threading.Event()
+
+        async def work(report: Report) -> None:
+            pulled = await asyncio.to_thread(
+                library.pull, reference, force=wire.force, report=report, cancelled=cancelled
+            )
+            await self._forget(pulled, replaced=wire.force)
+
+        try:
+            await self._do(work, scope, receive, send, stream=wire.stream)
+        finally:
+            cancelled.set()  # the client may be gone while the thread still works
+
+    async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = decode(await read_body(scope, receive, self._settings), OllamaCreateRequest)
+        name = without_latest(needed(wire.model, wire.name))
+        refuse_uploads(wire)
+        library = self._library()
+        text = modelfile_text(wire, base=await self._id_of(wire.from_))
+
+        async def work(report: Report) -> None:
+            await asyncio.to_thread(library.create, name, text, force=wire.force, report=report)
+            await self._forget(name, replaced=wire.force)
+
+        await self._do(work, scope, receive, send, stream=wire.stream)
+
+    async def copy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = decode(await read_body(scope, receive, self._settings), OllamaCopyRequest)
+        library = self._library()
+        source = await find_model(self._service, wire.source)
+        destination = without_latest(wire.destination)
+        await asyncio.to_thread(library.copy, source.id, destination, force=wire.force)
+        await self._forget(destination, replaced=wire.force)
+        await send_bytes(send, 200, b"", JSON_TYPE)
+
+    async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = decode(await read_body(scope, receive, self._settings), OllamaDeleteRequest)
+        library = self._library()
+        card = await find_model(self._service, needed(wire.model, wire.name))
+        await self._service.unload(card.id)
+        left = await asyncio.to_thread(library.delete, card.id)
+        if left:
+            logger.warning("%s is deleted; these files are not the model's and stay: %s", card.id, ", ".join(left))
+        await send_bytes(send, 200, b"", JSON_TYPE)
+
+    async def push(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        raise UnsupportedParameter("Models are not pushed from here; upload the model's folder to the hub yourself.")
+
+    async def find_blob(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        raise NotFound("This node keeps no blobs.")
+
+    async def take_blob(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        raise UnsupportedParameter(
+            "Files are not uploaded to this node; put the model's folder into its store, or pull the model."
+        )
+
+    async def _do(self, work: Work, scope: Scope, receive: Receive, send: Send, *, stream: bool | None) -> None:
+        """Tell of the work step by step, unless that is not wanted; a client that goes away does not wait for it."""
+        exchange = exchange_of(scope)
+        outcome = functools.partial(send_outcome, heartbeat=self._settings.heartbeat)
+        async with cancelled_when_gone(receive):
+            last = await (outcome if stream is False else send_steps)(send, work, exchange)
+        for message in last:
+            await send(message)
+
+    async def _forget(self, model: str, *, replaced: bool) -> None:
+        """A model whose files were replaced is loaded anew by the next request."""
+        if replaced and model in self._service.engine.loaded():
+            await self._service.unload(model)
+
+    async def _id_of(self, name: str | None) -> str | None:
+        """The id of the model of that name; None if it is none, as FROM may also name a file."""
+        try:
+            return (await find_model(self._service, name)).id if name else None
+        except ModelNotFound:
+            return None
+
+    def _library(self) -> HubLibrary:
+        library = self._service.engine.library
+        if library is None:
+            raise UnsupportedParameter(
+                f"The engine {self._service.engine.name} lets nobody change its models over HTTP; "
+                "change them where they are stored."
+            )
+        return library

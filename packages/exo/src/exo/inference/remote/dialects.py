@@ -1,0 +1,69 @@
+"""Which dialects a server offers, and which one serves what."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from exo.inference.remote.ollama import OllamaClient
+from exo.inference.remote.openai import OpenAIClient
+from exo.inference.remote.settings import Dialect
+from exo.types import CapacityError, ChatRequest, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server offers. `is_exo`: it is a node of this project, whose `/v1` counts exactly and knows each field."""
+
+    ollama: bool
+    openai: bool
+    is_exo: bool = False
+
+    def for_chat(self, request: ChatRequest) -> Dialect:
+        """The dialect that loses least.
+
+        Ollama's has thinking, keep_alive, a format for sure, and the times of load, prefill and decode; its servers
+        ignore some sampling fields in `/v1`. OpenAI's has cached and reasoning tokens, which only a node of this
+        project is known to count: there it is taken, unless the request needs what only Ollama's has.
+        """
+        if not (self.ollama and self.openai):
+            return self.for_the_rest
+        only_ollama = request.think is not None or request.keep_alive is not None or request.format is not None
+        return "openai" if self.is_exo and not only_ollama else "ollama"
+
+    @property
+    def for_the_rest(self) -> Dialect:
+        """For raw prompts, embeddings, lists, load and unload: Ollama's can do all of it."""
+        return "ollama" if self.ollama else "openai"
+
+
+async def find_offer(host: str, ollama: OllamaClient, openai: OpenAIClient) -> Offer:
+    """Ask a server what it offers. Raises RemoteUnavailable, RunTimedOut; RemoteFailed if it speaks neither dialect."""
+    problems: list[str] = []
+    version = await _asked(ollama.version, problems)
+    try:
+        listing = await _asked(openai.listing, problems)
+    except ExoError:
+        if version is None:
+            raise
+        listing = None  # as where a key is for other paths only
+    if version is None and listing is None:
+        raise RemoteFailed(
+            f"The server at {host} speaks neither Ollama's nor OpenAI's dialect. Check its address. "
+            f"{' '.join(problems)}"
+        )
+    return Offer(version is not None, listing is not None, is_exo=listing is not None and listing.is_exo)
+
+
+async def _asked(ask: Callable[[], Awaitable[T]], problems: list[str]) -> T | None:
+    """What the server answers, None if it does not have that path."""
+    try:
+        return await ask()
+    except (RemoteUnavailable, RunTimedOut, CapacityError):
+        raise
+    except ExoError as error:
+        problems.append(error.message)
+        return None

@@ -1,0 +1,182 @@
+"""Answers that have to be JSON, from an engine that cannot constrain the model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from exo.inference.formatted import ATTEMPTS, answer_in_format, unfenced
+from exo.types import (
+    AnswerFormat,
+    AnswerNotValid,
+    ChatRequest,
+    Delta,
+    InvalidRequest,
+    Message,
+    Sampling,
+    Timings,
+    Usage,
+)
+
+AGE = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+
+
+class Model:
+    """Writes one prepared answer for each request, a character at a time."""
+
+    def __init__(self, *answers: str, finish: str = "stop", reasoning: str = "") -> None:
+        self.asked: list[ChatRequest] = []
+        self.closed = 0
+        self._answers = list(answers)
+        self._finish: Any = finish
+        self._reasoning = reasoning
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        self.asked.append(request)
+        try:
+            if self._reasoning:
+                yield Delta(reasoning=self._reasoning)
+            for character in self._answers.pop(0):
+                yield Delta(text=character)
+            yield Delta(
+                finish_reason=self._finish,
+                usage=Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=2),
+                timings=Timings(prefill=1.0, decode=2.0),
+            )
+        finally:
+            self.closed += 1
+
+
+def asking(schema: dict[str, Any] | None = None, *more: Message) -> ChatRequest:
+    messages = (Message(role="user", content="How old is he?"), *more)
+    return ChatRequest(model="m", messages=messages, format=AnswerFormat(schema=schema), sampling=Sampling(top_k=1))
+
+
+async def collect(model: Model, request: ChatRequest) -> list[Delta]:
+    return [delta async for delta in answer_in_format(model.chat, request)]
+
+
+async def test_a_valid_answer_comes_as_one_piece_behind_an_empty_one() -> None:
+    model = Model('{"age": 22}')
+    first, last = await collect(model, asking(AGE))
+    assert first == Delta()  # tells that the run has begun
+    assert (last.text, last.finish_reason, last.usage) == (
+        '{"age": 22}',
+        "stop",
+        Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=2),
+    )
+
+
+async def test_the_model_is_told_the_format_in_the_last_user_message() -> None:
+    model = Model('{"age": 1}', '{"age": 1}')
+    await collect(model, asking(AGE, Message(role="assistant", content="Who?")))
+    first, assistant = model.asked[0].messages
+    assert first.content.startswith("How old is he?\n\n")
+    assert '"required": ["age"]' in first.content
+    assert assistant == Message(role="assistant", content="Who?")
+    await collect(model, ChatRequest(model="m", messages=(Message(role="system", content="s"),), format=AnswerFormat()))
+    assert [message.role for message in model.asked[1].messages] == ["system", "user"]
+
+
+async def test_a_wrong_answer_is_asked_for_again_with_the_reason() -> None:
+    model = Model("He is 22.", '{"age": "22"}', '{"age": 22}')
+    *_, last = await collect(model, asking(AGE))
+    assert last.text == '{"age": 22}'
+    assert last.usage == Usage(prompt_tokens=30, completion_tokens=15, cached_tokens=6)
+    assert last.timings == Timings(prefill=3.0, decode=6.0)
+    assert model.closed == 3
+    complaints = [request.messages[-1].content for request in model.asked[1:]]
+    assert "not JSON" in complaints[0]
+    assert "$.age" in complaints[1]
+    assert "'22' is not of type 'integer'" in complaints[1]
+    assert model.asked[2].messages[-2] == Message(role="assistant", content='{"age": "22"}')
+    assert model.asked[2].sampling == Sampling(top_k=1)
+
+
+async def test_attempts_are_bounded() -> None:
+    model = Model(*["no"] * (ATTEMPTS + 1))
+    with pytest.raises(AnswerNotValid, match="not JSON"):
+        await collect(model, asking(AGE))
+    assert len(model.asked) == ATTEMPTS
+
+
+async def test_an_answer_that_was_cut_off_is_not_tried_again() -> None:
+    model = Model('{"age": ', '{"age": 1}', finish="length")
+    with pytest.raises(AnswerNotValid, match="cut off"):
+        await collect(model, asking(AGE))
+    assert len(model.asked) == 1
+
+
+async def test_reasoning_is_handed_on_as_it_comes() -> None:
+    deltas = await collect(Model("{}", reasoning="Hm."), asking())
+    assert [(delta.reasoning, delta.text) for delta in deltas] == [("Hm.", ""), ("", "{}")]
+
+
+async def test_leaving_ends_the_run() -> None:
+    model = Model("{}")
+    answer = answer_in_format(model.chat, asking())
+    await answer.__anext__()
+    await answer.aclose()
+    assert model.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "valid"),
+    [
+        (None, "{}", True),
+        (None, "[]", False),
+        (None, "1", False),
+        ({"type": "array"}, "[]", True),
+        ({"type": "integer"}, "1", True),
+        ({"type": "integer"}, "1.5", False),
+        ({"enum": ["a", "b"]}, '"a"', True),
+        ({}, "anything", False),
+        (AGE, "[" * 100_000, False),
+    ],
+)
+async def test_what_fits(schema: dict[str, Any] | None, text: str, *, valid: bool) -> None:
+    model = Model(*[text] * ATTEMPTS)
+    if valid:
+        assert (await collect(model, asking(schema)))[-1].text == text
+    else:
+        with pytest.raises(AnswerNotValid):
+            await collect(model, asking(schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "wrong"},
+        {"properties": []},
+        {"required": "age"},
+        {"$ref": "http://127.0.0.1:9/schema.json"},
+        {"$ref": "file:///etc/hostname"},
+        {"$ref": "#/nowhere"},
+    ],
+)
+async def test_a_schema_that_is_none_is_refused_before_the_model_is_asked(schema: dict[str, Any]) -> None:
+    model = Model("{}")
+    with pytest.raises(InvalidRequest, match="schema") as caught:
+        await collect(model, asking(schema))
+    assert (caught.value.param, model.asked) == ("format", [])
+
+
+async def test_a_schema_may_refer_to_itself() -> None:
+    schema = {"$defs": {"n": {"type": "integer"}}, "items": {"$ref": "#/$defs/n"}, "type": "array"}
+    assert (await collect(Model("[1, 2]"), asking(schema)))[-1].text == "[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("text", "inner"),
+    [
+        ("```json\n{}\n```", "{}"),
+        (" ```\n{}\n```\n", "{}"),
+        ("```JSON\n[1,\n2]\n```", "[1,\n2]"),
+        ("Here: ```json\n{}\n```", "Here: ```json\n{}\n```"),
+        (" {} ", "{}"),
+    ],
+)
+def test_one_code_block_around_the_whole_answer_is_taken_off(text: str, inner: str) -> None:
+    assert unfenced(text) == inner
