@@ -18,9 +18,12 @@ import httpx2
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXO = Path(sys.executable).with_name("exo")
+RKLLAMA = Path(sys.executable).with_name("rkllama")
 BUILTIN_MODEL = "smollm2-135m-instruct"
 
-_FIRST_LINE = re.compile(r"^exo serves the engine (?P<engine>\S+) on (?P<url>http://\S+)$", re.MULTILINE)
+_FIRST_LINE = re.compile(
+    r"^(?:exo serves the engine (?P<engine>\S+)|rkllama serves the models of .+) on (?P<url>http://\S+)$", re.MULTILINE
+)
 _FOREIGN_SETTINGS = ("EXO_", "RKLLM_", "RKLLAMA_", "PYTHONPATH")
 _POLL = 0.02
 
@@ -76,7 +79,8 @@ class Node:
     """The command `exo` as a process of its own, on a free port of loopback; a context manager that always ends it.
 
     `folder` is where the node starts, keeps its log, and by default its EXO_HOME. `command` is the `exo` of another
-    environment. With `ready=False` the node is handed over as soon as its address is known. Raises NodeFailed.
+    environment, or another command that serves, such as `rkllama serve`. With `ready=False` the node is handed over as
+    soon as its address is known. Raises NodeFailed.
     """
 
     def __init__(
@@ -177,7 +181,7 @@ class Node:
         self._wait(lambda: _FIRST_LINE.search(self.log) is not None, timeout, "listening")
         found = _FIRST_LINE.search(self.log)
         assert found is not None
-        self.engine, self.url = found["engine"], found["url"]
+        self.engine, self.url = found["engine"] or "rkllm", found["url"]
         self.http.base_url = httpx2.URL(self.url)
 
     def _wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:

@@ -18,6 +18,8 @@ from exo.cli.main import make_parser
 from exo.cli.settings import RUN_SETTINGS, SERVE_SETTINGS
 from exo.inference import NodeMetrics
 from exo.types import ExoError, OperatorError
+from exo_rkllm.cli.settings import CLIENT_SETTINGS
+from exo_rkllm.cli.settings import SERVE_SETTINGS as RKLLAMA_SETTINGS
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.settings import NPU_SETTINGS
 from support import REPOSITORY
@@ -46,6 +48,18 @@ def test_every_setting_is_documented_as_it_is() -> None:
         assert not setting.default or f"`{setting.default}`" in row
     for setting in RUN_SETTINGS:
         assert setting.env in read("docs/SETTINGS.md")
+
+
+def test_every_setting_of_rkllama_is_documented_as_it_is() -> None:
+    section = re.search(r"^## rkllama\n(.*?)^## ", read("docs/SETTINGS.md"), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    rows = re.findall(r"^\| (.*?) \| `(\w+)` \| (.*?) \| (.*) \|$", section[1], re.MULTILINE)
+    assert [(env, default, text) for _, env, default, text in rows] == [
+        (setting.env, f"`{setting.default}`" if setting.default else "", setting.help) for setting in RKLLAMA_SETTINGS
+    ]
+    for setting, (flags, *_) in zip(RKLLAMA_SETTINGS, rows):
+        assert re.findall(r"`(\S+)(?: \w+)?`", flags) == list(setting.flags)
+    assert all(setting.env in section[1] for setting in CLIENT_SETTINGS)
 
 
 def test_every_variable_in_the_source_is_documented_and_no_other() -> None:
