@@ -14,10 +14,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+from fake_hub import FakeHub
+from npu_board import SimBoard
 
+from rkllama_support import serve
 from support import REPOSITORY, StartNode, run_well, wait_until
 
 pytestmark = pytest.mark.system
@@ -100,16 +104,78 @@ def test_a_stranger_clones_types_make_serve_and_gets_an_answer(stranger: Path) -
     assert (clone / ".venv/bin/exo").exists()
 
 
-@pytest.mark.timeout(300)
-def test_the_official_javascript_client(start_node: StartNode, model_store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "js"
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts of tests/js, with the clients that they drive."""
+    folder = tmp_path_factory.mktemp("javascript") / "js"
     shutil.copytree(REPOSITORY / "tests/js", folder)
     run_well("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
+    return folder
+
+
+@pytest.mark.timeout(300)
+def test_the_official_javascript_client(start_node: StartNode, model_store: Path, javascript: Path) -> None:
     node = start_node("--models-dir", str(model_store))
-    seen = json.loads(run_well("node", "chat.mjs", node.url, cwd=folder))
+    seen = json.loads(run_well("node", "chat.mjs", node.url, cwd=javascript))
     assert seen["models"] == ["smollm2-135m-instruct"]
     assert seen["streamed"] == seen["whole"]
     assert len(seen["whole"]) > 10
     assert seen["usage"]["completion_tokens"] == 12
     assert seen["refused"] == {"name": "NotFoundError", "status": 404, "code": "model_not_found"}
     wait_until(lambda: "status=499" in node.log, timeout=10, what="the node to see that the client left")
+
+
+def check_ollama(seen: dict[str, Any], model: str) -> None:
+    """What holds of Ollama's client for every server."""
+    assert model in seen["models"]
+    assert model in seen["running"]
+    assert seen["streamed"] == {"text": seen["chat"]["text"], "eval": seen["chat"]["eval"]}
+    assert (seen["chat"]["done"], seen["chat"]["eval"]) == (True, 12)
+    assert seen["chat"]["reason"] == "length"
+    assert seen["generated"]["text"] == seen["generatedStream"] != ""
+    assert all(duration > 0 for duration in seen["generated"]["durations"])
+    assert seen["raw"]
+    assert (seen["loaded"], seen["unloaded"]) == ("load", "unload")
+    assert {seen[key] for key in ("copied", "created", "createdWhole")} == {"success"}
+    assert {seen[f"deleted js-{name}"] for name in ("copy", "made", "whole")} == {"success"}
+    assert seen["madeAnswers"] is True
+    assert seen["taken"].startswith("409: ")
+    for key in ("unknown", "unknownStream"):
+        assert seen[key].startswith("404: ")
+        assert "gpt-4" in seen[key]
+    assert seen["push"].startswith("400: ")
+    assert seen["tools"].startswith("400: ")
+    assert "tools" in seen["tools"]
+    assert seen["noModel"].startswith("502: ")
+    assert "abort" in seen["aborted"]
+
+
+@pytest.mark.timeout(300)
+def test_ollamas_javascript_client_and_rkllama(javascript: Path, tmp_path: Path) -> None:
+    board = SimBoard(tmp_path / "board")
+    model = board.add_model("tiny", answer=(30, 40))
+    with FakeHub() as hub, serve(board, tmp_path / "server", HF_ENDPOINT=hub.url) as server:
+        hub.add("me/converted", {"x.rkllm": model.read_bytes()})
+        reference = "me/converted/x.rkllm:pulled"
+        seen = json.loads(run_well("node", "ollama.mjs", server.url, "tiny", reference, cwd=javascript))
+        check_ollama(seen, "tiny")
+        assert seen["pulled"] == {"first": "pulling manifest", "last": "success"}
+        assert seen["pulledModel"] is True
+        assert (seen["vectors"], seen["embed"], seen["embeddings"]) == (2, None, None)
+        assert seen["vector"] > 0
+        assert seen["shown"] == "rkllm"
+        assert sorted(path.name for path in board.store.iterdir()) == ["pulled", "tiny"]
+
+
+@pytest.mark.timeout(300)
+def test_ollamas_javascript_client_and_a_node(
+    start_node: StartNode, model_store: Path, javascript: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "models"
+    shutil.copytree(model_store, store)
+    node = start_node("--models-dir", str(store))
+    seen = json.loads(run_well("node", "ollama.mjs", node.url, "smollm2-135m-instruct", cwd=javascript))
+    check_ollama(seen, "smollm2-135m-instruct")
+    assert seen["shown"] == "gguf"
+    for key in ("embed", "embeddings"):
+        assert seen[key].startswith("400: ")

@@ -49,6 +49,19 @@ async def test_a_pull_without_a_stream_is_one_object() -> None:
     assert engine.unloads == ["one"]  # its files were replaced once
 
 
+async def test_the_tokenizer_of_a_model_that_is_there() -> None:
+    engine = OllamaEngine()
+    engine.own_library.steps = STEPS
+    async with running(engine) as node:
+        body = {"model": "one:latest", "tokenizer": True, "repository": "owner/original"}
+        response = await post(node, "/api/pull", body)
+        unknown = await post(node, "/api/pull", {"model": "owner/repo/x", "tokenizer": True})
+    assert lines(response)[-1] == {"status": "success"}
+    assert engine.own_library.calls == [("pull_tokenizer", "one", "owner/original")]
+    assert engine.unloads == ["one"]  # the next request has it loaded with the tokenizer
+    assert unknown.status_code == 404
+
+
 async def test_a_pull_that_fails_at_once_keeps_its_status() -> None:
     engine = OllamaEngine()
     engine.own_library.error = NotEnoughDisk("5 bytes are needed, 3 are free")
@@ -201,7 +214,6 @@ async def test_what_cannot_be_made_is_400_and_named(fields: dict[str, Any], word
 
 async def test_copy_and_delete() -> None:
     engine = OllamaEngine()
-    engine.own_library.left = ["notes.txt"]
     async with running(engine) as node, httpx2.AsyncClient(base_url=node.url) as client:
         copied = await post(node, "/api/copy", {"source": "uno", "destination": "b:latest", "force": True})
         deleted = await client.request("DELETE", "/api/delete", json={"model": "uno:latest"})
@@ -215,11 +227,12 @@ async def test_copy_and_delete() -> None:
     assert engine.unloads == ["one", "two/b:1"]
 
 
-async def test_what_a_deletion_leaves_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_deletion_leaves_is_told(caplog: pytest.LogCaptureFixture) -> None:
     engine = OllamaEngine()
     engine.own_library.left = ["notes.txt"]
     async with running(engine) as node, httpx2.AsyncClient(base_url=node.url) as client:
-        await client.request("DELETE", "/api/delete", json={"model": "one"})
+        deleted = await client.request("DELETE", "/api/delete", json={"model": "one"})
+    assert deleted.json() == {"left": ["notes.txt"]}
     assert "notes.txt" in caplog.text
 
 

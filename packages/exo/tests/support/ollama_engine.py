@@ -97,6 +97,11 @@ class FakeLibrary(HubLibrary):
         self.pause()
         return reference
 
+    def pull_tokenizer(self, model_id: str, repository: str = "", *, report: Report = ignore) -> list[str]:
+        self.calls.append(("pull_tokenizer", model_id, repository))
+        self._play(report)
+        return ["tokenizer.json"]
+
     def create(self, name: str, text: str, *, force: bool = False, report: Report = ignore) -> StoredModel:
         self.calls.append(("create", name, text, force))
         self._play(report)

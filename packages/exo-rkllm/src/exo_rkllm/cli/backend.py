@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import httpx2
 import msgspec
 
 from exo.models import HubLibrary, ModelDescription, Progress, Report
 from exo.types import AuthenticationFailed, EngineError, ExoError, ModelNotFound, RequestError
-from exo_rkllm.catalogue import Catalogue
+
+if TYPE_CHECKING:  # a command that has a server needs none of it
+    from exo_rkllm.catalogue import Catalogue
 
 NO_SERVER = "No rkllama server answers; `rkllama serve` starts one."
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)

@@ -166,8 +166,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Manager(Protocol):
-    """Whoever has started the node and wants to know how it is."""
+    """Whoever has started the node and wants to know how it is; `alive` every `watchdog_interval` seconds, if at all."""
 
+    @property
+    def watchdog_interval(self) -> float | None: ...
     def ready(self) -> None: ...
     def alive(self) -> None: ...
     def stopping(self) -> None: ...
@@ -208,11 +210,13 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """In place of uvicorn's, which looks ten times a second whether to end: so an idle node is idle."""
+        watched = None if self._manager is None else self._manager.watchdog_interval
+        pause = min(_TICK, watched or _TICK)
         while not await self.on_tick(0):  # it brings the Date header up to date
             if self._manager is not None:
                 self._manager.alive()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._exit_wanted.wait(), _TICK)
+                await asyncio.wait_for(self._exit_wanted.wait(), pause)
 
     @property
     def should_exit(self) -> bool:

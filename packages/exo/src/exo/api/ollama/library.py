@@ -7,6 +7,7 @@ import functools
 import logging
 import threading
 
+import msgspec
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -48,13 +49,19 @@ class OllamaLibrary:
         reference = without_latest(needed(wire.model, wire.name))
         library, cancelled = self._library(), threading.Event()
 
-        async def work(report: Report) -> None:
+        async def pull(report: Report) -> None:
             pulled = await asyncio.to_thread(
                 library.pull, reference, force=wire.force, report=report, cancelled=cancelled
             )
             await self._forget(pulled, replaced=wire.force)
 
+        async def pull_tokenizer(report: Report) -> None:
+            card = await find_model(self._service, reference)
+            await asyncio.to_thread(library.pull_tokenizer, card.id, wire.repository, report=report)
+            await self._forget(card.id, replaced=True)
+
         try:
+            work = pull_tokenizer if wire.tokenizer else pull
             await self._do(work, scope, receive, send, stream=wire.stream)
         finally:
             cancelled.set()  # the client may be gone while the thread still works
@@ -89,7 +96,7 @@ class OllamaLibrary:
         left = await asyncio.to_thread(library.delete, card.id)
         if left:
             logger.warning("%s is deleted; these files are not the model's and stay: %s", card.id, ", ".join(left))
-        await send_bytes(send, 200, b"", JSON_TYPE)
+        await send_bytes(send, 200, msgspec.json.encode({"left": left}) if left else b"", JSON_TYPE)
 
     async def push(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         raise UnsupportedParameter("Models are not pushed from here; upload the model's folder to the hub yourself.")

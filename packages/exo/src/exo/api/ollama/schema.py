@@ -149,6 +149,8 @@ class OllamaPullRequest(_Named, kw_only=True):
     stream: bool | None = None
     insecure: bool | None = None
     force: bool = False
+    tokenizer: bool = False
+    repository: str = ""
 
 
 class OllamaCreateRequest(_Named, kw_only=True):
