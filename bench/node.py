@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -81,12 +81,17 @@ def pss(process: psutil.Process) -> int:
 
 
 @contextlib.contextmanager
-def running_node(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[Node]:
-    """`exo` with these flags on a free port of loopback; the block begins as soon as it answers /healthcheck."""
+def running_node(
+    *flags: str, env: Mapping[str, str] | None = None, command: Sequence[str | Path] = ()
+) -> Iterator[Node]:
+    """`exo` with these flags on a free port of loopback; the block begins as soon as it answers /healthcheck.
+
+    `command` is another one that serves, such as `rkllama serve`.
+    """
     with tempfile.TemporaryFile("w+") as log:
         spawned = time.monotonic()
         process = psutil.Popen(
-            [str(exo_command()), "--port", "0", "--disable-tui", *flags],
+            [*map(str, command or (exo_command(),)), "--port", "0", "--disable-tui", *flags],
             env=_environment(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -108,9 +113,17 @@ def running_node(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[
 
 def exo_command() -> Path:
     """The command `exo` of the environment that runs this script."""
-    command = Path(sys.executable).parent / "exo"
+    return _command("exo")
+
+
+def rkllama_command() -> Path:
+    return _command("rkllama")
+
+
+def _command(name: str) -> Path:
+    command = Path(sys.executable).parent / name
     if not command.exists():
-        raise BenchFailed(f"There is no {command}: install exo into the environment that runs the benchmarks.")
+        raise BenchFailed(f"There is no {command}: install the packages into the environment of the benchmarks.")
     return command
 
 

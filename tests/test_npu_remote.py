@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from npu_board import SimBoard
 
 from npu_support import error_of, events, joined, text_of
 from rkllama_support import serve
-from support import Node, NodeFailed, wait_until
+from support import REPOSITORY, Node, NodeFailed, fenced_blocks, run_well, wait_until
 
 pytestmark = pytest.mark.slow
 THINKING = 'text "<think>Hm, let me see.</think>The answer is 4."\n'
@@ -198,6 +199,16 @@ def test_a_server_that_is_not_there_yet_is_found_when_it_comes(board: SimBoard, 
         with serve(board, tmp_path / "second", "--port", port):
             late = node.http.post("/v1/chat/completions", json={"model": "hash", "messages": ASKED})
             assert late.status_code == 200
+
+
+def test_the_client_of_the_readme(board: SimBoard, tmp_path: Path) -> None:
+    (program,) = fenced_blocks(REPOSITORY / "packages/exo-rkllm/README.md", "python")
+    with serve(board, tmp_path) as server:
+        port = server.url.rpartition(":")[2]
+        asked = [{"role": "user", "content": "Why is the sky blue?"}]
+        direct = server.http.post("/api/chat", json={"model": "hash", "messages": asked, "stream": False}).json()
+        shown = run_well(sys.executable, "-c", program.replace("8080", port))  # it takes the model that is loaded
+        assert shown.strip() == direct["message"]["content"].strip()
 
 
 def test_without_any_way_the_three_are_named(tmp_path: Path) -> None:

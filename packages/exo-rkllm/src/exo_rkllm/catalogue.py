@@ -57,7 +57,9 @@ class Catalogue:
         return found
 
     def find(self, model_id: str) -> StoredModel | None:
-        return self.scan().get(model_id)
+        """One model, without a look at the others where that can be."""
+        found = (store.find(model_id, SUFFIX) for store in self._stores)
+        return next((stored for stored in found if stored is not None), None)
 
     def cards(self) -> list[ModelCard]:
         """One card for each model, with the names that are its own."""

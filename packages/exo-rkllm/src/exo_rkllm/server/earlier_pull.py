@@ -22,12 +22,15 @@ async def send_pull(send: Send, pull: Callable[..., str], exchange: Exchange) ->
     pulling = loop.run_in_executor(
         None, lambda: pull(report=lambda step: loop.call_soon_threadsafe(steps.put_nowait, step))
     )
+    pulling.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # a client that left does not ask
     lines, begun = _Lines(), False
     while True:
         waiting: asyncio.Future[Any] = asyncio.ensure_future(steps.get())
-        await asyncio.wait({waiting, pulling}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            waiting.cancel()
+        try:
+            await asyncio.wait({waiting, pulling}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            has_come = not waiting.cancel()
+        if not has_come:
             break
         text = lines.of(waiting.result())
         if text:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +65,18 @@ class ModelStore:
 
         Unreadable entries, unfinished downloads and what `left_out` names are left out.
         """
-        found = {model.id: model for model in self._candidates(suffix)}
+        candidates = (self._candidate(name, suffix) for name in _names(self.root))
+        found = {model.id: model for model in candidates if model is not None}
         return [found[model_id] for model_id in sorted(found)]
 
     def find(self, model_id: str, suffix: str) -> StoredModel | None:
-        """The stored file of one model, or None."""
+        """The stored file of one model, or None. Looks at that model alone, where it can."""
+        if not is_model_name(model_id):
+            return None
+        for name in (f"{model_id}{suffix}", model_id):
+            found = self._candidate(name, suffix)
+            if found is not None and found.id == model_id:
+                return found
         return next((model for model in self.scan(suffix) if model.id == model_id), None)
 
     def left_out(self, suffix: str) -> list[str]:
@@ -113,19 +119,18 @@ class ModelStore:
             )
         return target
 
-    def _candidates(self, suffix: str) -> Iterator[StoredModel]:
-        for name in _names(self.root):
-            path = self.root / name
-            try:
-                if os.path.isdir(path):  # noqa: PTH112 - False for what may not be looked at
-                    file = self._file_of(path, suffix) if is_model_name(name) else None
-                    found = self._stored(name, file, path) if file else None
-                else:
-                    found = self._stored(name[: -len(suffix)], path, None) if _is_model_file(path, suffix) else None
-            except (OSError, StoreError):  # removed meanwhile, or what left_out names
-                continue
-            if found is not None and is_model_name(found.id):
-                yield found
+    def _candidate(self, name: str, suffix: str) -> StoredModel | None:
+        """The model that an entry of the root is; None if it is none, or cannot be served."""
+        path = self.root / name
+        try:
+            if os.path.isdir(path):  # noqa: PTH112 - False for what may not be looked at
+                file = self._file_of(path, suffix) if is_model_name(name) else None
+                found = self._stored(name, file, path) if file else None
+            else:
+                found = self._stored(name[: -len(suffix)], path, None) if _is_model_file(path, suffix) else None
+        except (OSError, StoreError):  # removed meanwhile, or what left_out names
+            return None
+        return found if found is not None and is_model_name(found.id) else None
 
     def _file_of(self, folder: Path, suffix: str, *, may_lead_away: bool = True) -> Path | None:
         """The model's file of a folder, None if it has none. Raises BadModelfile if FROM says what cannot be."""
