@@ -15,7 +15,15 @@ import exo_rkllm
 ROOT = Path(exo_rkllm.__file__).parent
 CONTRACT = {"exo.types", "exo.chat", "exo.models", "exo.inference", "exo.inference.remote"}
 LIBRARIES = {"msgspec", "prometheus_client", "rkllm_facts", "tokenizers"}
-SERVER = {"exo.api", "exo.api.dialect", "exo.program", "exo.cli.progress", "exo.cli.settings", "exo.cli.values"}
+SERVER = {
+    "exo.api",
+    "exo.api.dialect",
+    "exo.program",
+    "exo.cli.notify",
+    "exo.cli.progress",
+    "exo.cli.settings",
+    "exo.cli.values",
+}
 SERVER_LIBRARIES = {"httpx2", "starlette", "rich"}
 """Of the command and the server rkllama only; nothing else of the package imports these two folders."""
 LAZY = {"tokenizers"}

@@ -94,6 +94,7 @@ PUBLIC = {
         "write_modelfile",
     ],
     "exo.inference": [
+        "LATEST",
         "Answer",
         "Availability",
         "Capability",
@@ -152,7 +153,6 @@ PUBLIC = {
         "serve_program",
         "service_of",
         "set_up_logs",
-        "without_manager",
     ],
 }
 

@@ -3,7 +3,7 @@
 The settings of the command line are in exo.cli.settings, and progress bars in exo.cli.progress: both import little.
 """
 
-from exo.cli.build import service_of, without_manager
+from exo.cli.build import service_of
 from exo.cli.logs import set_up as set_up_logs
 from exo.cli.run import Ask, ask_node, ask_service, chat_in_terminal
 from exo.cli.serve import Program, curl_example, serve_program
@@ -18,5 +18,4 @@ __all__ = [
     "serve_program",
     "service_of",
     "set_up_logs",
-    "without_manager",
 ]

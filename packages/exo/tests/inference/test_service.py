@@ -206,7 +206,7 @@ async def test_an_empty_store_says_how_to_fill_it() -> None:
     service = service_for(engine)
     with pytest.raises(ModelLoadError, match="exo models"):
         await service.resolve(None)
-    with pytest.raises(ModelNotFound, match="exo pull"):
+    with pytest.raises(ModelNotFound, match="pull one"):
         await service.resolve("m")
     readiness = await service.readiness()
     assert (readiness.ready, readiness.reason) == (False, "no model is in the store")

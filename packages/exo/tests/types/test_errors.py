@@ -98,7 +98,7 @@ def test_codes_are_pinned() -> None:
     [
         (ContextOverflow(prompt_tokens=5000, context_tokens=4096), ["5000", "4096"]),
         (ModelNotFound("gpt-4", ["a", "b"]), ["'gpt-4'", "a, b"]),
-        (ModelNotFound("gpt-4", []), ["exo pull"]),
+        (ModelNotFound("gpt-4", []), ["not found", "pull"]),
         (BodyTooLarge(1024), ["1024", "EXO_MAX_BODY"]),
         (BodyTimeout(2.5), ["2.5 seconds"]),
         (AuthenticationFailed(), ["Authorization: Bearer"]),

@@ -49,7 +49,7 @@ def _is_here(host: str) -> bool:
 def local_store(flags: argparse.Namespace, env: Mapping[str, str]) -> Store:
     """What can be done without a server."""
     # Only here: a command that has a server needs none of it.
-    from exo_rkllm.cli.serve import make_context, npu_environment  # noqa: PLC0415
+    from exo_rkllm.cli.context import make_context, npu_environment  # noqa: PLC0415
     from exo_rkllm.engine import RKLLMInferenceEngine  # noqa: PLC0415
 
     engine = RKLLMInferenceEngine(make_context(npu_environment(read(CLIENT_SETTINGS, flags, env), env)))

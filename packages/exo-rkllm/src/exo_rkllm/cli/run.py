@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 from exo.cli.settings import read
 from exo.program import Ask, ask_node, ask_service, chat_in_terminal, service_of, set_up_logs
 from exo.types import ConfigurationError
+from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.models import server_url
-from exo_rkllm.cli.serve import make_context, npu_environment
 from exo_rkllm.cli.settings import CLIENT_SETTINGS
 from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
 
@@ -25,7 +25,7 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
 async def _run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     chosen = read(CLIENT_SETTINGS, flags, env)
     url = server_url(chosen["host"], chosen["port"])
-    async with ask_node(url, chosen["api_key"], flags.model) as ask:
+    async with ask_node(url, chosen["api_key"], flags.model, key_variable="RKLLAMA_API_KEY") as ask:
         if ask is not None:
             return await chat_in_terminal(ask, " ".join(flags.prompt))
     print(f"No server answers on {url}; the model runs in this process.", file=sys.stderr)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.types import ASGIApp
 
 from exo.api import HttpSettings, create_app
 from exo.cli.settings import read, service_options
-from exo.inference import EngineContext, InferenceService
-from exo.models import ModelStore, cards_by_id
-from exo.program import Program, curl_example, serve_program, service_of, without_manager
+from exo.inference import InferenceService
+from exo.program import Program, curl_example, serve_program, service_of
 from exo.types import ConfigurationError, ExoError
+from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.settings import SERVE_SETTINGS
 from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
-from exo_rkllm.models import RKLLM_MODELS
 from exo_rkllm.server.earlier import EARLIER_PATHS, Earlier
 from exo_rkllm.server.metrics import count_requests
-from exo_rkllm.settings import NpuSettings
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
@@ -46,22 +43,6 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
         return service_of(engine, engine.context, **service_options(chosen))
 
     return serve_program(Program("RKLLAMA_", make_service, make_app, _greet), chosen, env)
-
-
-def npu_environment(chosen: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
-    """What the engine is given: it drives the library here, whatever RKLLM_SERVER_HOST says."""
-    own = {name: value for name, value in without_manager(env).items() if not name.startswith("RKLLM_SERVER_")}
-    if chosen["models"] is not None:
-        own["RKLLAMA_MODELS"] = str(chosen["models"])
-    if chosen.get("platform") is not None:
-        own["RKLLM_TARGET_PLATFORM"] = chosen["platform"]
-    return own
-
-
-def make_context(env: Mapping[str, str]) -> EngineContext:
-    """A context whose store is that of rkllama. Raises ConfigurationError."""
-    cards, _ = cards_by_id([("exo-rkllm", RKLLM_MODELS)])
-    return EngineContext(store=ModelStore(NpuSettings.from_env(env).models_dir), cards=cards, env=env)
 
 
 async def _greet(service: InferenceService, http: HttpSettings, url: str) -> str:

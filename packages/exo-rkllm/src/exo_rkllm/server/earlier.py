@@ -165,8 +165,8 @@ class Earlier:
         return resident[0].id if resident else None
 
     async def _id(self, name: str) -> str:
-        """The model's id; the oldest servers called a model by its file, and clients of Ollama put a tag behind it."""
-        for known in dict.fromkeys((name, name.removesuffix(".rkllm"), name.removesuffix(":latest"))):
+        """The model's id; the oldest servers called a model by its file, and so do their clients."""
+        for known in dict.fromkeys((name, name.removesuffix(".rkllm"))):
             with contextlib.suppress(ModelNotFound):
                 return (await self._service.resolve(known)).id
         raise ModelNotFound(name, [card.id for card in await self._service.models()])

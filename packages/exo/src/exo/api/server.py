@@ -166,7 +166,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class Manager(Protocol):
-    """Whoever has started the node and wants to know how it is; `alive` every `watchdog_interval` seconds, if at all."""
+    """Whoever has started the node and wants to know how it is, if at all every `watchdog_interval` seconds."""
 
     @property
     def watchdog_interval(self) -> float | None: ...

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exo import __version__
-from exo.cli.notify import SERVICE_VARIABLES
+from exo.cli.notify import without_manager
 from exo.inference import (
     Choice,
     EngineContext,
@@ -57,8 +57,3 @@ def service_of(engine: InferenceEngine, context: EngineContext, **options: Any) 
         return InferenceService(engine, metrics, **options)
     except Exception as error:  # an engine is a plugin and may raise anything
         raise PluginError(f"The engine {engine.name} does not tell its slots: {error!r}.") from error
-
-
-def without_manager(env: Mapping[str, str]) -> dict[str, str]:
-    """What an engine may hand on to its workers: they have nothing to say to the service manager."""
-    return {name: value for name, value in env.items() if name not in SERVICE_VARIABLES}

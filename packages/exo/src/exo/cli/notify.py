@@ -71,6 +71,11 @@ class ServiceManager:
                 logger.warning("the service manager cannot be told %s: %s", lines[0], error)
 
 
+def without_manager(env: Mapping[str, str]) -> dict[str, str]:
+    """What an engine may hand on to its workers: they have nothing to say to the service manager."""
+    return {name: value for name, value in env.items() if name not in SERVICE_VARIABLES}
+
+
 def _usable(address: str) -> str:
     """The address for sendto: a path, or a name outside the file system, which begins with `@`. Empty for others."""
     if address.startswith("@"):

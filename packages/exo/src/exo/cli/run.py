@@ -151,11 +151,14 @@ async def _connect(model: str, chosen: Mapping[str, Any], env: Mapping[str, str]
 
 
 @contextlib.asynccontextmanager
-async def ask_node(url: str, key: str | None, model: str) -> AsyncIterator[Ask | None]:
+async def ask_node(
+    url: str, key: str | None, model: str, *, key_variable: str = "EXO_API_KEY"
+) -> AsyncIterator[Ask | None]:
     """Chats with the node at `url`; None if nothing answers there."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=None, trust_env=False) as client:
-        yield functools.partial(_ask_node, client, model) if await _is_running(client) else None
+        ask = functools.partial(_ask_node, client, model, key_variable)
+        yield ask if await _is_running(client) else None
 
 
 def ask_service(service: InferenceService, model: str) -> Ask:
@@ -171,7 +174,9 @@ async def _is_running(client: httpx2.AsyncClient) -> bool:
     return answer.status_code == httpx2.codes.OK
 
 
-async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Message]) -> AsyncIterator[Delta]:
+async def _ask_node(
+    client: httpx2.AsyncClient, model: str, key_variable: str, messages: list[Message]
+) -> AsyncIterator[Delta]:
     body = {
         "model": model,
         "stream": True,
@@ -180,7 +185,7 @@ async def _ask_node(client: httpx2.AsyncClient, model: str, messages: list[Messa
     try:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != httpx2.codes.OK:
-                raise _refusal(await response.aread())
+                raise _refusal(await response.aread(), key_variable)
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     yield _piece_of(line)
@@ -199,11 +204,11 @@ def _piece_of(line: str) -> Delta:
     )
 
 
-def _refusal(body: bytes) -> ExoError:
+def _refusal(body: bytes, key_variable: str) -> ExoError:
     try:
         error = json.loads(body)["error"]
         if error["code"] == AuthenticationFailed.code:
-            return RequestError("The node asks for an API key: give it with --api-key or in EXO_API_KEY.")
+            return RequestError(f"It asks for an API key: give it with --api-key or in {key_variable}.")
         return RequestError(error["message"])
     except (ValueError, KeyError, TypeError):
         return EngineError("Something that is not an exo node answers at this address.")

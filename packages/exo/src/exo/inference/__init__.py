@@ -14,10 +14,11 @@ from exo.inference.engine import (
 from exo.inference.metrics import NodeMetrics
 from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discover
 from exo.inference.pool import ModelPool, PooledModel
-from exo.inference.service import InferenceService, Readiness
+from exo.inference.service import LATEST, InferenceService, Readiness
 from exo.inference.supervisor import describe_exit, restart_delay
 
 __all__ = [
+    "LATEST",
     "Answer",
     "Availability",
     "Capability",

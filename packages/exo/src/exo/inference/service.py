@@ -33,6 +33,8 @@ from exo.types import (
     UnsupportedParameter,
 )
 
+LATEST = ":latest"
+"""What clients of Ollama put behind a name that has no tag."""
 _PRELOAD_RETRY = 10.0
 
 logger = logging.getLogger(__name__)
@@ -365,9 +367,13 @@ def _refuse_unfinished(engine: str, *, finished: bool) -> None:
 
 
 def find_card(cards: Sequence[ModelCard], name: str | None) -> ModelCard | None:
-    """The card of that id, else of that alias, else of either without regard to case."""
+    """The card of that id, else of that alias, else of either without regard to case, or without `:latest`."""
     if name is None:
         return None
+    return _find(cards, name) or (_find(cards, name.removesuffix(LATEST)) if name.endswith(LATEST) else None)
+
+
+def _find(cards: Sequence[ModelCard], name: str) -> ModelCard | None:
     exact = next((card for card in cards if card.id == name), None)
     if exact is not None:
         return exact

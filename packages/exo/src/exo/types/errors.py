@@ -104,8 +104,8 @@ class ModelNotFound(RequestError):
     code = "model_not_found"
 
     def __init__(self, model: str, known: list[str]) -> None:
-        names = ", ".join(known) if known else "none; bring one with `exo pull`"
-        super().__init__(f"The model {model!r} is not served here. Known models: {names}.", param="model")
+        names = ", ".join(known) if known else "none, pull one first"
+        super().__init__(f"The model {model!r} was not found here. Known models: {names}.", param="model")
         self.model = model
         self.known = known
 

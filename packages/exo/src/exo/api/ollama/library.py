@@ -15,7 +15,7 @@ from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import JSON_TYPE, cancelled_when_gone, exchange_of, read_body, send_bytes
 from exo.api.ollama.creation import modelfile_text, refuse_uploads
-from exo.api.ollama.names import find_model, needed, without_latest
+from exo.api.ollama.names import needed, without_latest
 from exo.api.ollama.progress import Work, send_outcome, send_steps
 from exo.api.ollama.schema import OllamaCopyRequest, OllamaCreateRequest, OllamaDeleteRequest, OllamaPullRequest
 from exo.api.settings import HttpSettings
@@ -56,7 +56,7 @@ class OllamaLibrary:
             await self._forget(pulled, replaced=wire.force)
 
         async def pull_tokenizer(report: Report) -> None:
-            card = await find_model(self._service, reference)
+            card = await self._service.resolve(reference)
             await asyncio.to_thread(library.pull_tokenizer, card.id, wire.repository, report=report)
             await self._forget(card.id, replaced=True)
 
@@ -82,7 +82,7 @@ class OllamaLibrary:
     async def copy(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = decode(await read_body(scope, receive, self._settings), OllamaCopyRequest)
         library = self._library()
-        source = await find_model(self._service, wire.source)
+        source = await self._service.resolve(wire.source)
         destination = without_latest(wire.destination)
         await asyncio.to_thread(library.copy, source.id, destination, force=wire.force)
         await self._forget(destination, replaced=wire.force)
@@ -91,7 +91,7 @@ class OllamaLibrary:
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = decode(await read_body(scope, receive, self._settings), OllamaDeleteRequest)
         library = self._library()
-        card = await find_model(self._service, needed(wire.model, wire.name))
+        card = await self._service.resolve(needed(wire.model, wire.name))
         await self._service.unload(card.id)
         left = await asyncio.to_thread(library.delete, card.id)
         if left:
@@ -126,7 +126,7 @@ class OllamaLibrary:
     async def _id_of(self, name: str | None) -> str | None:
         """The id of the model of that name; None if it is none, as FROM may also name a file."""
         try:
-            return (await find_model(self._service, name)).id if name else None
+            return (await self._service.resolve(name)).id if name else None
         except ModelNotFound:
             return None
 

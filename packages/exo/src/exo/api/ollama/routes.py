@@ -21,7 +21,7 @@ from exo.api.ollama.answer import LineCollector, LineWriter, MakeLine, chat_line
 from exo.api.ollama.clock import nanoseconds
 from exo.api.ollama.library import OllamaLibrary
 from exo.api.ollama.listing import describe, process_of, show_of, tag_of
-from exo.api.ollama.names import find_model, needed
+from exo.api.ollama.names import needed
 from exo.api.ollama.options import refuse_longer_context
 from exo.api.ollama.request import chat_request, embedding_request, generate_request
 from exo.api.ollama.schema import (
@@ -121,7 +121,7 @@ class Ollama:
         for name in ("system", "template", "options"):
             if getattr(wire, name):
                 raise UnsupportedParameter(f"{name} changes nothing of what is shown here; leave it out.", param=name)
-        card = await find_model(self._service, needed(wire.model, wire.name))
+        card = await self._service.resolve(needed(wire.model, wire.name))
         await send_json(send, 200, show_of(await self._service.engine.describe(card.id)))
 
     async def version(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
@@ -137,7 +137,7 @@ class Ollama:
 
     async def _model(self, scope: Scope, name: str, options: Options | None) -> ModelCard:
         """The model that a request names, if its context is as long as the request wants it."""
-        card = await find_model(self._service, name)
+        card = await self._service.resolve(name)
         exchange_of(scope).model = card.id
         if options is not None and options.num_ctx is not None:
             refuse_longer_context(options, await self._service.engine.describe(card.id))
