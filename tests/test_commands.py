@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from support import (
@@ -24,6 +24,7 @@ from support import (
     run_well,
     wait_until,
 )
+from terminal_support import CONTROL, Terminal
 
 
 def test_version_and_help() -> None:
@@ -112,7 +113,9 @@ def test_keys_from_the_command_open_the_node(start_node: StartNode, tmp_path: Pa
     port = node.url.rpartition(":")[2]
     assert run_well(EXO, "run", "dummy", "hi", "--port", port, env={"EXO_API_KEY": key}).startswith("word0")
     refused = run(EXO, "run", "dummy", "hi", "--port", port)
-    assert (refused.returncode, "API key" in refused.stderr) == (2, True)
+    assert (refused.returncode, refused.stdout, "asks for an API key" in refused.stderr) == (2, "", True)
+    refused = run(EXO, "run", "dummy", "hi", "--port", port, "--api-key", "guess")
+    assert (refused.returncode, refused.stdout, "does not know the API key" in refused.stderr) == (2, "", True)
 
 
 @pytest.mark.slow
@@ -143,7 +146,7 @@ def test_prompts_are_logged_when_asked(start_node: StartNode) -> None:
 @pytest.mark.slow
 def test_run_asks_a_running_node_and_converses(dummy_node: Node) -> None:
     port = dummy_node.url.rpartition(":")[2]
-    assert run_well(EXO, "run", "dummy", "hello", "there", "--port", port).split() == [f"word{n}" for n in range(16)]
+    assert run_well(EXO, "run", "dummy", "hello", "--port", port, "there").split() == [f"word{n}" for n in range(16)]
     conversation = subprocess.run(
         [EXO, "run", "dummy", "--port", port],
         input="hello\n\n/clear\nagain\n/bye\nnever\n",
@@ -243,31 +246,123 @@ def test_a_folder_that_cannot_be_a_model_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_models_on_a_narrow_terminal(tmp_path: Path) -> None:
+    with Terminal(EXO, "models", env={"EXO_HOME": str(tmp_path)}) as terminal:
+        assert terminal.end() == 0
+        lines = terminal.shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert re.search(rf"^{BUILTIN_MODEL} +135M +8192 +quick +Apache-2.0 +not in *$", terminal.shown, re.MULTILINE)
+
+
+@pytest.mark.slow
 def test_the_status_line_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
-    shown = _on_a_terminal(tmp_path, "--inference-engine", "dummy")
-    assert "ready" in shown
-    assert "running 0/4" in shown
-    plain = _on_a_terminal(tmp_path, "--inference-engine", "dummy", "--disable-tui")
-    assert "running 0/4" not in plain
+    env = {"EXO_HOME": str(tmp_path)}
+    with Terminal(EXO, "--port", "0", "--inference-engine", "dummy", columns=80, env=env) as terminal:
+        terminal.wait_for("running 0/4  queued 0  ● ready  dummy: dummy")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+        assert re.search(r"\x1b\[2K$", terminal.raw), "the line is erased at the end"
+        frames = [line for line in re.split(r"\r(?:\x1b\[1A)?\x1b\[2K|\r\n", terminal.raw) if "queued" in line]
+        assert max(len(CONTROL.sub("", frame).removesuffix("^C")) for frame in frames) <= 74  # ^C stays on the line
+    with Terminal(EXO, "--port", "0", "--inference-engine", "dummy", "--disable-tui", env=env) as plain:
+        plain.wait_for("Ctrl-C ends")
+        plain.type("\x03")
+        assert plain.end() == 0
+        assert "queued" not in plain.shown
 
 
-def _on_a_terminal(folder: Path, *arguments: str) -> str:
-    """Start the node on a pseudo-terminal; what it shows until two seconds of quiet or the status line."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [EXO, "--port", "0", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment({"EXO_HOME": str(folder), "TERM": "xterm", "COLUMNS": "150"}),
-    )
-    os.close(theirs)
-    shown = ""
-    try:
-        while "running 0/4" not in shown and not ("Ctrl-C ends" in shown and "--disable-tui" in arguments):
-            shown += os.read(ours, 4096).decode()
-        return shown
-    finally:
-        process.terminate()
-        process.wait(20)
-        os.close(ours)
+@pytest.mark.slow
+def test_log_lines_above_the_status_line_are_whole(tmp_path: Path) -> None:
+    arguments = ("--port", "0", "--inference-engine", "dummy")
+    with Terminal(EXO, *arguments, columns=60, env={"EXO_HOME": str(tmp_path)}) as terminal:
+        terminal.wait_for("queued 0")
+        url = re.search(r"http://127\.0\.0\.1:\d+", terminal.shown)
+        assert url is not None
+        httpx2.get(f"{url[0]}/v1/{'x' * 100}", trust_env=False)
+        terminal.wait_for("x" * 100)
+        terminal.type("\x03")
+        assert terminal.end() == 0
+
+
+@pytest.mark.slow
+def test_a_conversation_on_a_terminal(dummy_node: Node) -> None:
+    answer = " ".join(f"word{number}" for number in range(16))
+    with Terminal(EXO, "run", "dummy", "--port", dummy_node.url.rpartition(":")[2], columns=200) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("half a li")
+        terminal.wait_for("half a li")
+        terminal.type("\x03")
+        terminal.wait_for(">>> ")  # dropped, without a word
+        assert "once more" not in terminal.shown
+        terminal.type('"""first\r')
+        terminal.wait_for("... ")
+        terminal.type('second"""\r')
+        terminal.wait_for(answer)
+        terminal.wait_for(">>> ")
+        terminal.type("\x1b[A\x1b[D\x1b[D\x1b[D!")  # the line before, changed before its quotes
+        terminal.wait_for('!"""')
+        terminal.type("\x03")
+        terminal.wait_for(">>> ")
+        terminal.type("/nonsense\r")
+        terminal.wait_for("unknown command '/nonsense'")
+        terminal.wait_for(">>> ")
+        terminal.type("\x03")
+        terminal.wait_for("Ctrl-C once more")
+        terminal.wait_for(">>> ")
+        terminal.type("hello\r")
+        terminal.wait_for(answer)
+        terminal.wait_for(">>> ")
+        terminal.type("\x03")
+        terminal.wait_for("Ctrl-C once more")  # what came between counts
+        terminal.wait_for(">>> ")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+        assert terminal.shown.endswith(">>> \n")
+    wait_until(lambda: dummy_node.log.count("path=/v1/chat/completions") == 2, timeout=5, what="two messages")
+
+
+@pytest.mark.slow
+def test_ctrl_d_ends_a_conversation(dummy_node: Node) -> None:
+    with Terminal(EXO, "run", "dummy", "--port", dummy_node.url.rpartition(":")[2]) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+        assert terminal.shown.endswith(">>> \n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_an_answer_on_a_terminal(start_node: StartNode) -> None:
+    node = start_node("--inference-engine", "dummy", env={"EXO_DUMMY_RATE": "1"})
+    with Terminal(EXO, "run", "dummy", "--port", node.url.rpartition(":")[2]) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("hello\r")
+        terminal.wait_for("word0")
+        terminal.type("\x03")
+        terminal.wait_for("[stopped]")
+        terminal.wait_for(">>> ")
+        terminal.type("/bye\r")
+        assert terminal.end() == 0
+
+
+@pytest.mark.slow
+def test_a_model_that_a_node_does_not_serve_is_refused_before_the_first_prompt(dummy_node: Node) -> None:
+    done = run(EXO, "run", "nobody", "--port", dummy_node.url.rpartition(":")[2])
+    assert (done.returncode, done.stdout, "'nobody'" in done.stderr) == (2, "", True)
+    assert "path=/v1/chat/completions" not in dummy_node.log
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_an_answer(dummy_node: Node) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "wb") as pipe:
+        done = subprocess.run(
+            [EXO, "run", "dummy", "--port", dummy_node.url.rpartition(":")[2], "hello"],
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -97,6 +97,8 @@ def test_ollamas_dialect_goes_through_too(pair: Pair) -> None:
     found = pair.node.http.post("/api/chat", json=body).json()
     assert (found["message"]["thinking"], found["message"]["content"]) == ("Hm, let me see.", "The answer is 4.")
     assert found["eval_count"] > 0
+    assert found["eval_duration"] > 0
+    assert found["prompt_eval_duration"] > 0
     raw = {"model": "hash", "prompt": "<|im_start|>user\nHi<|im_end|>", "raw": True, "stream": False}
     direct = pair.rkllama.http.post("/api/generate", json=raw).json()["response"]
     tokens = pair.board.runs()[-1]["tokens"]

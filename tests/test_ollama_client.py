@@ -61,6 +61,13 @@ def prompt_of(run: dict[str, Any], board: SimBoard) -> str:
     return str(tokenizer.decode(run["tokens"], skip_special_tokens=False))
 
 
+def create_from_text(server: Node, name: str, modelfile: str) -> dict[str, Any]:
+    """As older clients of Ollama did it; the newer ones send its parts."""
+    body = {"model": name, "modelfile": modelfile, "stream": False}
+    found: dict[str, Any] = server.http.post("/api/create", json=body).json()
+    return found
+
+
 def refused(call: Any, *arguments: Any, **options: Any) -> ollama.ResponseError:
     def to_the_end() -> None:
         found = call(*arguments, **options)
@@ -229,7 +236,7 @@ def test_list_and_show(client: ollama.Client) -> None:
     assert refused(client.show, "gpt-4").status_code == 404
 
 
-def test_copy_create_and_delete(client: ollama.Client, board: SimBoard) -> None:
+def test_copy_create_and_delete(client: ollama.Client, board: SimBoard, server: Node) -> None:
     assert client.copy("hash", "twin").status == "success"
     assert client.chat("twin", TALK).message.content == client.chat("hash", TALK).message.content
     assert refused(client.copy, "hash", "twin").status_code == 409
@@ -244,7 +251,10 @@ def test_copy_create_and_delete(client: ollama.Client, board: SimBoard) -> None:
     assert "Talk like a pirate." in prompt_of(board.runs()[-1], board)
     assert refused(client.create, "pirate", from_="hash").status_code == 409
     assert refused(client.create, "x", from_="gpt-4").status_code in (400, 404)
-    for name in ("twin", "pirate", "mate"):
+    shown = (client.show("pirate").modelfile or "").replace("FROM pirate", "FROM twin")
+    assert "Talk like a pirate." in shown
+    assert create_from_text(server, "again", shown) == {"status": "success"}
+    for name in ("twin", "pirate", "mate", "again"):
         assert client.delete(name).status == "success"
         assert not (board.store / name).exists()
     assert refused(client.delete, "twin").status_code == 404

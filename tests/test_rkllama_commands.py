@@ -20,6 +20,7 @@ from exo.models import read_modelfile
 from rkllama_support import Rkllama, command, hashes, on_terminal, one_sentence, serve
 from rkllm_sim.model import write_model
 from support import RKLLAMA, environment, run_well
+from terminal_support import Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -397,3 +398,69 @@ def test_mistakes_of_settings(tmp_path: Path) -> None:
     no_library = command(board, "run", "one", "Hello", RKLLAMA_PORT=NOBODY, RKLLM_LIB="/nowhere/librkllmrt.so")
     assert (no_library.returncode, "/nowhere/librkllmrt.so" in no_library.stderr) == (2, True)
     assert "Traceback" not in no_library.stderr
+
+
+def test_run_with_flags_between_its_words(cli: Cli) -> None:
+    cli.board.add_model("tiny")
+    expected = cli.well("run", "tiny", "Hello there").stdout
+    assert cli.well("run", "tiny", "Hello", "--port", cli.env["RKLLAMA_PORT"], "there").stdout == expected
+    refused = cli.run("run", "tiny", "--nonsense", "Hello")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("usage: rkllama run ")
+    assert refused.stderr.endswith("rkllama run: error: unrecognized arguments: --nonsense Hello\n")
+
+
+def test_run_of_an_unknown_model(cli: Cli) -> None:
+    cli.board.add_model("tiny")
+    for arguments in (["run", "nobody", "Hello"], ["run", "nobody"]):
+        done = cli.run(*arguments)
+        assert (done.returncode, done.stdout, "nobody" in done.stderr) == (2, "", True)
+
+
+def test_readers_that_have_gone_away(cli: Cli) -> None:
+    cli.board.add_model("tiny")
+    for arguments in (["list"], ["run", "tiny", "Hello"]):
+        ours, theirs = os.pipe()
+        os.close(ours)
+        with os.fdopen(theirs, "wb") as pipe:
+            done = subprocess.run(
+                [RKLLAMA, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(cli.board.env | cli.env),
+                check=False,
+            )
+        assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (141, False, False), done
+
+
+def test_a_wrong_key_is_named_as_such(tmp_path: Path) -> None:
+    board = SimBoard(tmp_path / "board")
+    board.add_model("one")
+    with serve(board, tmp_path, RKLLAMA_API_KEYS="sesame") as node:
+        port = Rkllama(board, node).port
+        refused = one_sentence(command(board, "run", "one", "Hello", RKLLAMA_PORT=port, RKLLAMA_API_KEY="guess"))
+    assert "does not know the API key" in refused
+    assert "guess" not in refused
+
+
+def test_the_status_line_has_the_programs_name(tmp_path: Path) -> None:
+    board = SimBoard(tmp_path / "board")
+    board.add_model("one")
+    with Terminal(RKLLAMA, "serve", "--port", "0", env=board.env) as terminal:
+        terminal.wait_for(" rkllama ")
+        terminal.wait_for("● ready  rkllm: no model loaded")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+
+
+def test_a_conversation_on_a_terminal(cli: Cli) -> None:
+    cli.board.add_model("tiny")
+    with Terminal(RKLLAMA, "run", "tiny", columns=200, env=cli.board.env | cli.env) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("Hello\r")
+        terminal.wait_for(cli.well("run", "tiny", "Hello").stdout.strip())
+        terminal.wait_for(">>> ")
+        terminal.type("\x04")
+        assert terminal.end() == 0

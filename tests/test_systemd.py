@@ -20,6 +20,8 @@ import pytest
 
 from exo.cli import settings
 from exo.cli.main import make_parser
+from exo_rkllm.cli.main import make_parser as make_rkllama_parser
+from exo_rkllm.cli.settings import SERVE_SETTINGS as RKLLAMA_SETTINGS
 from exo_rkllm.settings import NPU_SETTINGS, NpuSettings
 from support import REPOSITORY, fenced_blocks, run, run_well
 
@@ -159,13 +161,20 @@ def test_the_commands_have_the_flags_that_the_units_give_them() -> None:
     assert program == "/opt/exo-rkllama/bin/exo"
     flags = make_parser(arguments).parse_args(arguments)
     assert flags.engine == "rkllm"
-    assert shlex.split(value("rkllama.service", "ExecStart")) == ["/opt/exo-rkllama/bin/rkllama", "serve"]
+    program, *arguments = shlex.split(value("rkllama.service", "ExecStart"))
+    assert program == "/opt/exo-rkllama/bin/rkllama"
+    assert make_rkllama_parser().parse_args(arguments).action is not None
+
+
+def known_variables() -> set[str]:
+    tables = (settings.SERVE_SETTINGS, RKLLAMA_SETTINGS, NPU_SETTINGS)
+    return {setting.env for table in tables for setting in table}
 
 
 @pytest.mark.parametrize("file", [*SERVERS, "examples/through-rkllama.conf"])
 def test_the_variables_of_the_units_are_settings(file: str) -> None:
     env = variables(file)
-    known = {setting.env for setting in settings.SERVE_SETTINGS} | {setting.env for setting in NPU_SETTINGS}
+    known = known_variables()
     assert env
     assert set(env) <= known
     settings.read(settings.SERVE_SETTINGS, argparse.Namespace(), env)
@@ -331,5 +340,5 @@ def test_the_commands_of_the_page_are_shell() -> None:
 
 
 def test_the_page_gives_variables_that_are_settings() -> None:
-    known = {setting.env for setting in settings.SERVE_SETTINGS} | {setting.env for setting in NPU_SETTINGS}
+    known = known_variables() | {"EXO_REMOTE_API_KEY"}
     assert set(re.findall(r"\b(?:EXO|RKLLM|RKLLAMA)_[A-Z_]+\b", README.read_text(encoding="utf-8"))) <= known

@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from npu_board import NEWEST, SimBoard
-from prometheus_client import CollectorRegistry
+from npu_engine import answer, ask, running, until
 
-from exo.inference import EngineContext
-from exo.models import ModelStore, cards_by_id
 from exo.types import (
     ChatRequest,
     CompletionRequest,
     ConfigurationError,
     ContextOverflow,
-    Delta,
     EmbeddingRequest,
     EngineUnavailable,
-    InsufficientMemory,
     InvalidRequest,
     Limits,
     Message,
@@ -35,44 +28,11 @@ from exo.types import (
     UnsupportedParameter,
 )
 from exo_rkllm.engine import RKLLMInferenceEngine
-from exo_rkllm.models import RKLLM_MODELS
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> SimBoard:
     return SimBoard(tmp_path)
-
-
-@asynccontextmanager
-async def running(board: SimBoard, **env: str) -> AsyncIterator[RKLLMInferenceEngine]:
-    cards, problems = cards_by_id([("exo-rkllm", RKLLM_MODELS)])
-    assert problems == []
-    store = ModelStore(board.home / "of the node")
-    context = EngineContext(store=store, cards=cards, env=board.env | env, registry=CollectorRegistry())
-    engine = RKLLMInferenceEngine(context)
-    try:
-        yield engine
-    finally:
-        await engine.close()
-
-
-def ask(text: str = "Hello", model: str = "m", **fields: Any) -> ChatRequest:
-    return ChatRequest(model=model, messages=(Message(role="user", content=text),), **fields)
-
-
-async def answer(engine: RKLLMInferenceEngine, request: ChatRequest) -> tuple[str, Delta]:
-    """The text, and the last delta."""
-    async with aclosing(engine.chat(request)) as stream:
-        deltas = [delta async for delta in stream]
-    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
-    return "".join(delta.text for delta in deltas), deltas[-1]
-
-
-async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def test_the_models_are_those_of_both_stores(board: SimBoard) -> None:
@@ -221,80 +181,6 @@ async def test_a_modelfile_that_makes_no_sense_is_a_failed_load(board: SimBoard)
             await engine.load("m")
 
 
-async def test_a_model_that_was_converted_for_less_context_gets_what_it_can_have(board: SimBoard) -> None:
-    (board.add_model(context=1024).parent / "Modelfile").unlink()
-    async with running(board) as engine:
-        with pytest.raises(ContextOverflow) as caught:
-            await answer(engine, ask("x" * 1100))
-        assert caught.value.context_tokens == 1024
-        assert (await answer(engine, ask()))[0]
-
-
-async def test_more_context_than_the_model_has_is_a_failed_load_if_somebody_asked_for_it(board: SimBoard) -> None:
-    board.add_model(context=1024, modelfile="NUM_CTX=2048\n")
-    async with running(board) as engine:
-        with pytest.raises(ModelLoadError, match="at most 1024 tokens: NUM_CTX in its Modelfile is greater"):
-            await engine.load("m")
-
-
-async def test_an_idle_model_is_unloaded(board: SimBoard) -> None:
-    board.add_model()
-    async with running(board, RKLLM_KEEP_ALIVE="100ms") as engine:
-        await answer(engine, ask())
-        assert engine.loaded() == ["m"]
-        await until(lambda: not engine.loaded())
-        await until(lambda: bool(board.calls("rkllm_destroy")))
-        assert (await answer(engine, ask()))[0], "and comes back when it is asked"
-
-
-async def test_a_model_in_use_is_not_idle(board: SimBoard) -> None:
-    board.add_model(answer=(40, 40), decode_ms=10)
-    async with running(board, RKLLM_KEEP_ALIVE="100ms") as engine:
-        text, _ = await answer(engine, ask())
-        assert len(text.split()) == 40
-        assert len(board.calls("rkllm_init")) == 1
-
-
-async def test_a_model_can_be_kept_for_ever(board: SimBoard) -> None:
-    board.add_model()
-    async with running(board, RKLLM_KEEP_ALIVE="-1") as engine:
-        await answer(engine, ask())
-        assert engine.resident()[0].expires_in == math.inf
-
-
-def give_memory(board: SimBoard, mib: float) -> None:
-    (board.root / "proc").mkdir(exist_ok=True)
-    (board.root / "proc" / "meminfo").write_text(f"MemTotal: 8000000 kB\nMemAvailable: {int(mib * 1024)} kB\n")
-
-
-async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(board: SimBoard) -> None:
-    board.add_model()
-    give_memory(board, 100)
-    async with running(board) as engine:
-        with pytest.raises(InsufficientMemory, match=r"only 100 MiB are available") as caught:
-            await engine.load("m")
-        assert caught.value.needed > caught.value.available == 100 << 20
-        assert board.calls() == []
-    async with running(board, RKLLM_MEMORY_CHECK="no") as engine:
-        await engine.load("m")
-
-
-@pytest.mark.slow
-async def test_an_idle_model_makes_room_and_a_busy_one_does_not(board: SimBoard) -> None:
-    for name in "abc":
-        board.add_model(name, answer=(100, 100), decode_ms=10)
-    give_memory(board, 200)
-    async with running(board) as engine:
-        await engine.load("a")
-        await engine.load("b")
-        give_memory(board, 10)
-        busy = asyncio.ensure_future(answer(engine, ask(model="a")))
-        await until(lambda: bool(board.runs()))
-        await engine.load("c")
-        assert sorted(engine.loaded()) == ["a", "c"]
-        assert len((await busy)[0].split()) == 100
-
-
 async def test_closing_the_iterator_aborts_the_run(board: SimBoard) -> None:
     board.add_model(answer=(1000, 1000), decode_ms=10)
     async with running(board) as engine:
@@ -332,21 +218,6 @@ async def test_a_text_prompt_with_a_nul_is_refused(board: SimBoard) -> None:
             await engine.embed(EmbeddingRequest(model="m", inputs=("text",)))
 
 
-async def test_health_tells_of_a_worker_that_cannot_be_started(board: SimBoard) -> None:
-    board.add_model()
-    async with running(board) as engine:
-        await engine.load("m")
-        assert (await engine.health()).ready
-        board.set_faults("load_fails", "kill_at=1")
-        with pytest.raises(Exception, match="SIGKILL"):
-            await answer(engine, ask())
-        model = engine._pool.models["m"]
-        await until(lambda: model.problem != "")
-        health = await engine.health()
-        assert not health.ready
-        assert "the worker of m cannot be started" in health.detail
-
-
 @pytest.mark.parametrize("abi", [pytest.param("1.2.3", marks=pytest.mark.slow), NEWEST])
 async def test_a_run_that_fails_before_its_first_token_is_refused_as_a_whole(abi: str, tmp_path: Path) -> None:
     """Whatever is told with the first delta: a status can only be kept while none has come."""
@@ -362,22 +233,6 @@ async def test_a_run_that_fails_before_its_first_token_is_refused_as_a_whole(abi
         first = await anext(stream)
         await stream.aclose()
         assert (first.sampling is not None) == (abi == "1.2.3")
-
-
-async def test_one_run_at_a_time_on_the_board_even_after_a_client_has_left(board: SimBoard) -> None:
-    """The slot is the node's; it may go on only when the runtime has ended what was aborted."""
-    board.add_model("a", answer=(1000, 1000), decode_ms=5)
-    board.add_model("b")
-    async with running(board) as engine:
-        await engine.load("b")
-        board.set_faults("abort_ignored_ms=400")
-        stream = engine.chat(ask(model="a"))
-        await anext(stream)
-        await stream.aclose()
-        board.set_faults()
-        await answer(engine, ask(model="b"))
-        left, next_one = board.runs()
-        assert left["t"] <= next_one["t_enter"]
 
 
 async def test_a_stop_string_waits_for_the_end_of_the_run(board: SimBoard) -> None:

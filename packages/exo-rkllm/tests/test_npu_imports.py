@@ -19,9 +19,11 @@ SERVER = {
     "exo.api",
     "exo.api.dialect",
     "exo.program",
+    "exo.cli.entry",
     "exo.cli.notify",
     "exo.cli.progress",
     "exo.cli.settings",
+    "exo.cli.tables",
     "exo.cli.values",
 }
 SERVER_LIBRARIES = {"httpx2", "starlette", "rich"}

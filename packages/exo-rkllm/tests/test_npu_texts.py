@@ -39,6 +39,7 @@ def test_a_model_without_tokenizer_files_gives_text(tmp_path: Path) -> None:
     prompt = texts.encode(HI)
     assert not texts.counts
     assert "tokenizer.json" in texts.warnings[0]
+    assert "`rkllama pull --tokenizer m --from OWNER/REPOSITORY`" in texts.warnings[0]
     assert prompt.input == prompt.text == OWN
     assert prompt.ids is None
     assert prompt.tokens == 1
@@ -54,7 +55,8 @@ def test_a_model_without_tokenizer_files_gives_text(tmp_path: Path) -> None:
 def test_a_reasoning_model_without_tokenizer_is_known_by_its_card(tmp_path: Path) -> None:
     texts = texts_of(tmp_path, name=DEEPSEEK, tokenizer=False)
     prompt = texts.encode(HI)
-    assert "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B" in texts.warnings[0]
+    command = f"`rkllama pull --tokenizer {DEEPSEEK}` brings the files of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B."
+    assert command in texts.warnings[0]
     assert prompt.text == "<｜User｜>Hi<｜Assistant｜><think>\n"
     assert texts.thinking == ThinkingMarkers(open="<think>", close="</think>")
     assert prompt.inside_thinking

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from exo.models import ModelStore, cards_by_id
+from exo_rkllm import catalogue as module
 from exo_rkllm.catalogue import Catalogue
 from exo_rkllm.models import RKLLM_MODELS
+from exo_rkllm.names import assign_names
 from exo_rkllm.settings import NpuSettings
 
 CARDS, _ = cards_by_id([("exo-rkllm", RKLLM_MODELS)])
@@ -68,7 +73,8 @@ def test_a_name_belongs_to_one_folder_only(tmp_path: Path) -> None:
     everything = [name.lower() for own in found.values() for name in own]
     assert len(everything) == len(set(everything))
     assert "qwen2.5-3b-rkllm" in found["Qwen2.5-3B-Instruct"]
-    assert sum("qwen2.5:3b" in own for own in found.values()) == 1
+    assert "qwen2.5:3b" in found["Qwen2.5-3B-Instruct"]
+    assert not any("qwen2.5:3b" in own for name, own in found.items() if name != "Qwen2.5-3B-Instruct")
 
 
 def test_friendly_names(tmp_path: Path) -> None:
@@ -122,14 +128,15 @@ def test_a_faulty_modelfile_hides_nothing(tmp_path: Path) -> None:
     assert found.describe("m").context_length == 4096
 
 
+def set_age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
 def test_a_changed_modelfile_is_read_again_and_an_unchanged_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
-    from exo_rkllm import catalogue as module
-
     folder = add(tmp_path, "m", "NUM_CTX=1000")
+    set_age(folder / "Modelfile", 100)
     found = catalogue(tmp_path)
     assert found.describe("m").context_length == 1000
     digest = found.describe("m").digest
@@ -139,10 +146,50 @@ def test_a_changed_modelfile_is_read_again_and_an_unchanged_one_is_not(
     assert reads == []
     monkeypatch.undo()
     (folder / "Modelfile").write_text("NUM_CTX=2000")
-    later = (folder / "Modelfile").stat().st_mtime + 5
-    os.utime(folder / "Modelfile", (later, later))
     assert found.describe("m").context_length == 2000
     assert found.describe("m").digest != digest
+
+
+def test_a_modelfile_that_is_older_than_the_last_one_is_read_again(tmp_path: Path) -> None:
+    folder = add(tmp_path, "m", "NUM_CTX=1000")  # the model's file is newer than each of its Modelfiles
+    set_age(folder / "Modelfile", 100)
+    found = catalogue(tmp_path)
+    assert found.describe("m").context_length == 1000
+    (folder / "older").write_text("NUM_CTX=2000")
+    set_age(folder / "older", 200)
+    (folder / "older").rename(folder / "Modelfile")
+    assert found.describe("m").context_length == 2000
+    (folder / "Modelfile").unlink()
+    assert found.describe("m").context_length == 4096
+
+
+def test_a_modelfile_that_has_just_been_written_may_change_within_the_same_tick(tmp_path: Path) -> None:
+    path = add(tmp_path, "m", "NUM_CTX=1000") / "Modelfile"
+    before = path.stat()
+    found = catalogue(tmp_path)
+    assert found.describe("m").context_length == 1000
+    path.write_text("NUM_CTX=2000")
+    os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    assert found.describe("m").context_length == 2000
+
+
+def test_names_are_made_once_for_the_same_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Mapping[str, str]] = []
+
+    def assign(folders: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+        made.append(folders)
+        return assign_names(folders)
+
+    monkeypatch.setattr(module, "assign_names", assign)
+    add(tmp_path, "Qwen2.5-1.5B")
+    found = catalogue(tmp_path)
+    assert found.cards() == found.cards()
+    assert len(made) == 1
+    folder = add(tmp_path, "any")
+    assert found.resolve("qwen2.5:3b") is None
+    (folder / "Modelfile").write_text("HUGGINGFACE_PATH=Qwen/Qwen2.5-3B")
+    assert found.resolve("qwen2.5:3b") == "any"
+    assert len(made) == 3
 
 
 def test_the_original_of_a_model(tmp_path: Path) -> None:
@@ -155,3 +202,11 @@ def test_the_original_of_a_model(tmp_path: Path) -> None:
         "",
     ]
     assert found.original_of("qwen2.5-7b-rkllm") == "Qwen/Qwen2.5-7B-Instruct"  # before it is pulled
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja"])
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(tmp_path: Path, file: str) -> None:
+    import os
+
+    os.mkfifo(add(tmp_path, "m") / file)
+    assert catalogue(tmp_path).describe("m").format == "rkllm"

@@ -79,6 +79,13 @@ def test_the_least_recently_used_go_first(need: int, free: int, chosen: list[str
     assert choose_evictions(need, free, IDLE) == chosen
 
 
+def test_some_may_have_to_go_in_any_case() -> None:
+    assert choose_evictions(0, 0, IDLE, least=1) == ["old"]
+    assert choose_evictions(0, 0, IDLE[:1], [("busy", 9, 0.0)], least=2) == ["old", "busy"]
+    assert choose_evictions(1301, 1000, IDLE, least=1) == ["old", "middle"]
+    assert choose_evictions(2701, 1000, IDLE, least=1) is None
+
+
 def test_without_idle_models_there_is_nothing_to_choose() -> None:
     assert choose_evictions(2, 1, []) is None
     assert choose_evictions(1, 1, []) == []

@@ -187,6 +187,10 @@ def test_a_host_with_its_port_is_refused() -> None:
         (NOT_FOUND, answer(b"<html>Jenkins</html>"), False),
         (answer({"version": "1"}, "500 Oops"), NOT_FOUND, False),
         (answer([1]), answer(b""), False),
+        (answer(None), answer(b""), False),
+        (answer(5), answer(b""), False),
+        (answer("version"), answer(b""), False),
+        (answer(b"[" * 60_000), answer(b""), False),
         (b"\xff", b"\xff", False),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from model_texts import GO, HI, JINJA, ids_of, said, special_ids, texts_of
+from model_texts import GO, GO_MESSAGES, HI, JINJA, ids_of, said, special_ids, texts_of
 
 from exo.chat import ChatTemplate
 from exo.types import InvalidRequest, Message, ThinkingMarkers, UnsupportedParameter
@@ -76,7 +76,7 @@ def test_answers_are_remembered_without_thinking_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", [True, False])
-@pytest.mark.parametrize("source", [GO, JINJA])
+@pytest.mark.parametrize("source", [GO, GO_MESSAGES])
 def test_a_template_of_the_request_counts_for_it_alone(tmp_path: Path, source: str, *, tokenizer: bool) -> None:
     texts = texts_of(tmp_path, tokenizer=tokenizer)
     own = texts.encode(HI)
@@ -92,8 +92,15 @@ def test_text_of_messages_stays_text_in_a_template_of_the_request(tmp_path: Path
     assert ids.count(begin) == 2
 
 
-@pytest.mark.parametrize("source", ["no place for messages", "{{ if }}", "{% for %}"])
+@pytest.mark.parametrize(
+    "source", ["no place for messages", "{{ if }}", "{% for %}", JINJA, "{{ messages }}", "{{ .Prompt }}" * 10_000]
+)
 def test_what_is_no_template_is_refused(tmp_path: Path, source: str) -> None:
-    with pytest.raises(InvalidRequest, match="The template of the request") as caught:
+    with pytest.raises(InvalidRequest, match="The template") as caught:
         texts_of(tmp_path).encode(HI, template=source)
     assert caught.value.param == "template"
+
+
+def test_a_template_that_writes_nothing_is_no_failure_of_the_engine(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="empty prompt"):
+        texts_of(tmp_path).encode(HI, template="{{ if .System }}{{ .Prompt }}{{ end }}")

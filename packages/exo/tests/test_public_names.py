@@ -63,6 +63,7 @@ PUBLIC = {
         "UnsupportedParameter",
         "Usage",
         "WorkerDied",
+        "host_and_port",
     ],
     "exo.chat": [
         "ChatTemplate",
@@ -71,6 +72,7 @@ PUBLIC = {
         "StopStrings",
         "Template",
         "Utf8Joiner",
+        "foreign_template",
     ],
     "exo.models": [
         "HubLibrary",
@@ -90,6 +92,7 @@ PUBLIC = {
         "parse_modelfile",
         "read_modelfile",
         "said_by",
+        "with_from",
         "with_modelfile",
         "write_modelfile",
     ],
@@ -127,6 +130,8 @@ PUBLIC = {
     "exo.api.dialect": [
         "Endpoint",
         "Exchange",
+        "Extension",
+        "Operation",
         "StreamWriter",
         "WholeWriter",
         "answer_request",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from exo_rkllm.text.families import family_of
 
 SUFFIX = ".rkllm"
 _LARGEST_CONFIG = 64 << 20
+_SETTLED = 2.0
+"""Seconds; file systems tell times apart by less."""
 
 
 class Catalogue:
@@ -42,7 +47,12 @@ class Catalogue:
         self._stores = list(reversed(unique.values()))
         self._cards = cards
         self._settings = settings
-        self._modelfiles: dict[Path, tuple[float, Modelfile, str]] = {}
+        self._modelfiles: dict[Path, tuple[tuple[int, int, int], Modelfile, str]] = {}
+        self._friendly: tuple[dict[str, str], dict[str, tuple[str, ...]]] = ({}, {})
+
+    @property
+    def stores(self) -> list[ModelStore]:
+        return list(self._stores)
 
     @property
     def roots(self) -> list[Path]:
@@ -61,10 +71,14 @@ class Catalogue:
         found = (store.find(model_id, SUFFIX) for store in self._stores)
         return next((stored for stored in found if stored is not None), None)
 
+    def holder(self, model_id: str) -> ModelStore | None:
+        """The store that `find` takes the model from."""
+        return next((store for store in self._stores if store.find(model_id, SUFFIX) is not None), None)
+
     def cards(self) -> list[ModelCard]:
         """One card for each model, with the names that are its own."""
         models = self.scan()
-        friendly = assign_names({name: self._original(stored) for name, stored in models.items()})
+        friendly = self._friendly_names({name: self._original(stored) for name, stored in models.items()})
         taken = {name.lower() for name in models}
         cards = []
         for stored in self._best_fits_first(models):
@@ -118,6 +132,14 @@ class Catalogue:
         known = npu_card(name, written)
         return written or (known.tokenizer if known else "")
 
+    def _friendly_names(self, folders: dict[str, str]) -> dict[str, tuple[str, ...]]:
+        """As `assign_names`, which takes long enough to keep what it said last."""
+        asked, names = self._friendly
+        if asked != folders:
+            names = assign_names(folders)
+            self._friendly = (folders, names)
+        return names
+
     def _known_card(self, stored: StoredModel) -> ModelCard | None:
         lowered, original = stored.id.lower(), self._original(stored).lower()
         by_name = (card for card in self._cards.values() if lowered in map(str.lower, (card.id, *card.aliases)))
@@ -129,36 +151,63 @@ class Catalogue:
         return next(by_name, None) or next(by_original, None)
 
     def _best_fits_first(self, models: Mapping[str, StoredModel]) -> list[StoredModel]:
-        """Folders that bear a card's name before those that only come from the same original."""
-        return sorted(models.values(), key=lambda stored: (npu_card(stored.id) is None, stored.id))
+        """Folders that bear a card's name, then those whose name tells a model, then those of the same original."""
+        return sorted(
+            models.values(),
+            key=lambda stored: (npu_card(stored.id) is None, not parameter_size_of(stored.id), stored.id),
+        )
 
     def _original(self, stored: StoredModel) -> str:
         return self._modelfile(stored)[0].huggingface_path or ""
 
     def _modelfile(self, stored: StoredModel) -> tuple[Modelfile, str]:
-        """As read and as text; an empty one where there is none, or a faulty one: the load will tell."""
-        if stored.folder is None:
+        """As read and as text; an empty one where there is none, or a faulty one: the load will tell.
+
+        Remembered by what the file system says of the file, unless that is so new that another change might look alike.
+        """
+        status = None if stored.folder is None else _status(stored.folder / "Modelfile")
+        if stored.folder is None or status is None:
             return Modelfile(), ""
+        state = (status.st_mtime_ns, status.st_size, status.st_ino)
         kept = self._modelfiles.get(stored.folder)
-        if kept is None or kept[0] != stored.modified:
-            try:
-                found, text = read_modelfile(stored.folder), modelfile_text(stored.folder)
-            except StoreError:
-                found, text = Modelfile(), ""
-            kept = self._modelfiles[stored.folder] = (stored.modified, found, text)
-        return kept[1], kept[2]
+        if kept is not None and kept[0] == state:
+            return kept[1], kept[2]
+        try:
+            found, text = read_modelfile(stored.folder), modelfile_text(stored.folder)
+        except StoreError:
+            found, text = Modelfile(), ""
+        if abs(time.time() - status.st_mtime) > _SETTLED:
+            self._modelfiles[stored.folder] = (state, found, text)
+        return found, text
+
+
+def _content(path: Path) -> bytes:
+    """Of a plain file of reasonable size, else nothing: a pipe or a device would never end."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return b""
+            content = file.read(_LARGEST_CONFIG + 1)
+    except OSError:
+        return b""
+    return content if len(content) <= _LARGEST_CONFIG else b""
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _chat_template(folder: Path) -> str:
     """The template that the tokenizer files bring, as they have it; empty if there is none."""
+    template = _content(folder / "chat_template.jinja")
+    if template:
+        return template.decode("utf-8", "replace")
     try:
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        pass
-    path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_bytes()) if path.stat().st_size <= _LARGEST_CONFIG else {}
-    except (OSError, ValueError, RecursionError):
+        config = json.loads(_content(folder / "tokenizer_config.json") or b"{}")
+    except (ValueError, RecursionError):
         return ""
-    template = config.get("chat_template") if isinstance(config, dict) else None
-    return template if isinstance(template, str) else ""
+    found = config.get("chat_template") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else ""

@@ -22,7 +22,7 @@ from exo.inference import (
     ModelPool,
     ResidentModel,
 )
-from exo.models import HubLibrary, ModelDescription, ModelStore
+from exo.models import ModelDescription, ModelStore
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -41,6 +41,7 @@ from exo.types import (
 from exo_rkllm import memory
 from exo_rkllm.catalogue import SUFFIX, Catalogue
 from exo_rkllm.detection import Board, read_board
+from exo_rkllm.library import NpuLibrary
 from exo_rkllm.loaded import NpuLoadedModel
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.names import platform_of
@@ -80,15 +81,7 @@ class RKLLMInferenceEngine(InferenceEngine):
         self.metrics = NpuMetrics(context.registry)
         own = ModelStore(self.settings.models_dir)
         self.catalogue = Catalogue((context.store, own), context.cards, self.settings)
-        self._library = HubLibrary(
-            own,
-            SUFFIX,
-            engines=(self.name, type(self).__name__),
-            cards=context.cards,
-            env=context.env,
-            resolve=self.catalogue.resolve,
-            original=self.catalogue.original_of,
-        )
+        self._library = NpuLibrary(own, self.catalogue, cards=context.cards, env=context.env)
         self._pool = ModelPool(self._load, keep_alive=self.settings.keep_alive)
         self._prepared: dict[int, tuple[ChatRequest, ModelTexts, Prompt]] = {}
         self.metrics.cached.set_function(self._cached_positions)
@@ -116,14 +109,16 @@ class RKLLMInferenceEngine(InferenceEngine):
         return self.settings.slots
 
     @property
-    def library(self) -> HubLibrary:
+    def library(self) -> NpuLibrary:
         return self._library
 
     async def models(self) -> Sequence[ModelCard]:
         return self.catalogue.cards()
 
     async def describe(self, model: str) -> ModelDescription:
-        return self.catalogue.describe(model)
+        """A model in memory may have less context than it would get by its Modelfile or card."""
+        found, loaded = self.catalogue.describe(model), self._pool.models.get(model)
+        return found if loaded is None else msgspec.structs.replace(found, context_length=loaded.context)
 
     async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         async with self._pool.use(model, keep_alive):
@@ -207,7 +202,7 @@ class RKLLMInferenceEngine(InferenceEngine):
         return max(models, key=lambda model: model.last_used).cached if models else 0
 
     async def _encode(self, model: NpuLoadedModel, request: ChatRequest) -> Prompt:
-        size = sum(map(_size, request.messages))
+        size = sum(map(_size, request.messages)) + len(request.template or "")
         model.check_size(len(request.messages), size)
         encode = functools.partial(model.texts.encode, request.messages, think=request.think, template=request.template)
         return encode() if size <= _INLINE_CHARACTERS else await asyncio.to_thread(encode)
@@ -252,22 +247,20 @@ class RKLLMInferenceEngine(InferenceEngine):
     async def _make_room(self, recipe: Recipe) -> int:
         """Unload others until the model fits; returns what it takes, in bytes. Raises InsufficientMemory.
 
-        Those that are in use come last, and end first what they have.
+        Those that are in use come last, and end first what they have. None goes for a model that is refused.
         """
-        while self.settings.max_models and len(self._pool.models) >= self.settings.max_models:
-            await self._pool.retire(self._pool.next_to_go())
+        models, most = self._pool.models.items(), self.settings.max_models
         need = recipe.memory_need()
-        free = memory.available(self.settings.root)
-        if free is None or not self.settings.memory_check:
-            return need.total
-        models = self._pool.models.items()
+        free = memory.available(self.settings.root) if self.settings.memory_check else None
         idle, busy = (
             [(name, model.size, model.last_used) for name, model in models if bool(model.users) is in_use]
             for in_use in (False, True)
         )
-        leaving = memory.choose_evictions(need.total, free, idle, busy)
+        too_many = max(0, len(models) + 1 - most) if most else 0
+        asked, at_hand = (0, 0) if free is None else (need.total, free)
+        leaving = memory.choose_evictions(asked, at_hand, idle, busy, least=too_many)
         if leaving is None:
-            raise memory.refusal(recipe.stored.id, need, free, [*idle, *busy])
+            raise memory.refusal(recipe.stored.id, need, at_hand, [*idle, *busy])
         for name in leaving:
             await self._pool.retire(name)
         return need.total

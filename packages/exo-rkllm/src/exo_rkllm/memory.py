@@ -78,16 +78,16 @@ def available(root: Path) -> int | None:
 
 
 def choose_evictions(
-    need: int, free: int, idle: Sequence[Candidate], busy: Sequence[Candidate] = ()
+    need: int, free: int, idle: Sequence[Candidate], busy: Sequence[Candidate] = (), *, least: int = 0
 ) -> list[str] | None:
     """Which models have to go, so that `need` bytes are free: idle ones before busy ones, of each the least recently
-    used ones first.
+    used ones first. `least` is how many have to go in any case.
 
     Empty if there is room already, None if even all of them are not enough.
     """
-    chosen = []
+    chosen: list[str] = []
     for model, size, _ in [*_oldest_first(idle), *_oldest_first(busy)]:
-        if free >= need:
+        if free >= need and len(chosen) >= least:
             break
         chosen.append(model)
         free += size

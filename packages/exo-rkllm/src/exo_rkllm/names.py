@@ -65,9 +65,10 @@ def friendly_names(folder_name: str, *, huggingface_path: str = "") -> tuple[str
 def assign_names(folders: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Friendly names of folders (name to repository or ""), so that none leads to two of them.
 
-    A name that several could have goes to the plainest: the fewest words beside family and size, then the shortest
-    name, then the first one. The others get it with their quantisation, if that tells them apart. No name is that of
-    another folder, in whatever case. The order of the folders does not matter.
+    A name that several could have goes to one whose own name says it, not its repository's; of these to the plainest:
+    the fewest words beside family and size, then the shortest name, then the first one. The others get it with their
+    quantisation, if that tells them apart. No name is that of another folder, in whatever case. The order of the
+    folders does not matter.
     """
     taken = Counter(name.lower() for name in folders)
     wanted = {
@@ -79,7 +80,10 @@ def assign_names(folders: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         for folder, path in folders.items()
     }
     claims = _claims(wanted)
-    order = sorted(folders, key=lambda folder: (_parts_of(folder, folders[folder]).extra, len(folder), folder))
+    order = sorted(
+        folders,
+        key=lambda folder: (not _parts(folder).size, _parts_of(folder, folders[folder]).extra, len(folder), folder),
+    )
     owners = {name: min(those, key=order.index) for name, those in claims.items()}
     further = {folder: _with_quantization(folder, wanted[folder], claims, owners) for folder in wanted}
     unique = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from exo.models import Modelfile, StoredModel, read_modelfile
 from exo.types import ModelCard, ModelLoadError, StoreError
@@ -48,8 +50,8 @@ class Recipe:
     def fixed_sampling(self) -> dict[str, float]:
         """What the Modelfile says about sampling, in the names of the runtime."""
         names = (field.name for field in dataclasses.fields(SamplingOptions))
-        values = {name: getattr(self.modelfile.parameters, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        said = msgspec.structs.asdict(self.modelfile.parameters) | msgspec.structs.asdict(self.modelfile.sampling())
+        return {name: said[name] for name in names if said[name] is not None}
 
 
 def tokenizer_folder(stored: StoredModel) -> Path:
@@ -83,4 +85,7 @@ def _modelfile(stored: StoredModel) -> Modelfile:
         raise ModelLoadError(error.message) from error
     for problem in modelfile.problems:
         logger.warning("%s", problem)
+    named = modelfile.from_ or ""
+    if named.lower().endswith(stored.path.suffix.lower()) and PurePosixPath(named).name != stored.path.name:
+        logger.warning("%s: FROM names %r, which is not there; %s is used.", stored.id, named[:200], stored.path.name)
     return modelfile

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from exo.inference import Availability
-from exo.types import ConfigurationError
+from exo.types import ConfigurationError, host_and_port
 from exo_rkllm.detection import Board, read_board
 from exo_rkllm.settings import DEFAULT_SERVER_HOST, DEFAULT_SERVER_PORT, NpuSettings
 
@@ -37,8 +37,9 @@ class Way:
 def choose(env: Mapping[str, str], *, beside: tuple[str, int] = (DEFAULT_SERVER_HOST, DEFAULT_SERVER_PORT)) -> Way:
     """The first way that is there: RKLLM_SERVER_HOST or RKLLM_SERVER_PORT, a runtime library, the server `beside`.
 
-    Blocks for as long as a server beside may take to answer, 1.3 seconds at most; never raises. What somebody has
-    named is the only way: a server that is down, or a library that cannot be used, leads nowhere else.
+    Blocks for as long as a server beside may take to answer, 1.6 seconds for each address of its name at most; never
+    raises. What somebody has named is the only way: a server that is down, or a library that cannot be used, leads
+    nowhere else.
     """
     from exo_rkllm.engine import npu_availability  # noqa: PLC0415 - the engine asks here which way to take
 
@@ -59,27 +60,26 @@ def choose(env: Mapping[str, str], *, beside: tuple[str, int] = (DEFAULT_SERVER_
 
 def url_of(host: str, port: int) -> str:
     """The address of a server. Raises ConfigurationError for a host that cannot be part of one."""
-    bare = host.strip("[]")
-    if ":" in bare:
+    if ":" in host:
         try:
-            ipaddress.IPv6Address(bare)
+            ipaddress.IPv6Address(host.strip("[]"))
         except ValueError:
             raise ConfigurationError(
                 f"RKLLM_SERVER_HOST: expected a host name or an address without a port, got {host!r}. "
                 "The port belongs into RKLLM_SERVER_PORT."
             ) from None
-        bare = f"[{bare}]"
-    return f"http://{bare}:{port}"
+    return f"http://{host_and_port(host, port)}"
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether a server there tells in half a second that it is rkllama, or speaks the same dialect."""
+    """Whether a server there tells in half a second that it is rkllama, or speaks the same dialect. Never raises."""
     version = _get(host, port, "/api/version")
     if version is None:
         return False
     head, _, body = version.partition(b"\r\n\r\n")
-    with contextlib.suppress(ValueError):
-        if b" 200 " in head.split(b"\r\n")[0] + b" " and "version" in json.loads(body):
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(body)
+        if b" 200 " in head.split(b"\r\n")[0] + b" " and isinstance(found, dict) and "version" in found:
             return True
     return bool(_ALIKE.search(_get(host, port, "/") or b""))
 
@@ -89,7 +89,8 @@ def _get(host: str, port: int, path: str) -> bytes | None:
     try:
         with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT) as connection:
             end = time.monotonic() + ANSWER_TIMEOUT
-            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+            head = f"GET {path} HTTP/1.0\r\nHost: {host_and_port(host, port)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
             found = b""
             with contextlib.suppress(OSError):
                 while len(found) < _LONGEST_ANSWER and (left := end - time.monotonic()) > 0:
@@ -104,9 +105,8 @@ def _get(host: str, port: int, path: str) -> bytes | None:
 
 
 def _no_way(board: Board, beside: tuple[str, int]) -> str:
-    host, port = beside
     return (
         "There is no way to an NPU: RKLLM_SERVER_HOST names no rkllama server, no librkllmrt.so was found here, and no "
-        f"rkllama answers at {host}:{port}. Set RKLLM_SERVER_HOST, or put the library into /usr/lib or ~/RKLLAMA/lib "
-        f"or set RKLLM_LIB, or start rkllama. {' '.join(board.problems)}"
+        f"rkllama answers at {host_and_port(*beside)}. Set RKLLM_SERVER_HOST, or put the library into /usr/lib or "
+        f"~/RKLLAMA/lib or set RKLLM_LIB, or start rkllama. {' '.join(board.problems)}"
     ).rstrip()

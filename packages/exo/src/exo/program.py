@@ -4,8 +4,9 @@ The settings of the command line are in exo.cli.settings, and progress bars in e
 """
 
 from exo.cli.build import service_of
+from exo.cli.chat import Ask, chat_in_terminal
 from exo.cli.logs import set_up as set_up_logs
-from exo.cli.run import Ask, ask_node, ask_service, chat_in_terminal
+from exo.cli.run import ask_node, ask_service
 from exo.cli.serve import Program, curl_example, serve_program
 
 __all__ = [

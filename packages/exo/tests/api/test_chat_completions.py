@@ -43,6 +43,7 @@ async def test_a_whole_answer_has_every_required_key() -> None:
     assert choice["message"].keys() >= MESSAGE_KEYS
     assert choice["message"] == {"role": "assistant", "content": "Hello world", "refusal": None}
     assert (choice["finish_reason"], choice["logprobs"], body["model"]) == ("stop", None, "one")
+    assert set(body["timings"]) == {"prompt_n", "prompt_ms", "predicted_n", "predicted_ms", "load_ms"}
     usage = body["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (7, 2, 9)
     assert usage["prompt_tokens_details"] == {"cached_tokens": 2}
@@ -78,6 +79,8 @@ async def test_usage_comes_in_a_chunk_of_its_own_when_asked_for() -> None:
     assert done == "[DONE]"
     assert all(chunk["usage"] is None for chunk in chunks)
     assert last["choices"] == []
+    assert last["timings"]["predicted_n"] == last["usage"]["completion_tokens"]
+    assert not any("timings" in chunk for chunk in chunks)
     assert last["usage"]["total_tokens"] == last["usage"]["prompt_tokens"] + last["usage"]["completion_tokens"] == 9
     ChatCompletionChunk.model_validate(last, strict=True)
 

@@ -75,6 +75,14 @@ async def test_topology_tells_what_the_node_runs_on() -> None:
     assert set(nodes[0]["capabilities"]) == set(NodeCapabilities.__struct_fields__)
 
 
+async def test_clients_of_ollama_find_somebody_at_the_root() -> None:
+    async with running() as node, httpx2.AsyncClient(base_url=node.url) as client:
+        head = await client.head("/")
+        page = await client.get("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert "/docs" in page.text
+
+
 async def test_docs_show_every_path() -> None:
     async with running() as node, httpx2.AsyncClient(base_url=node.url) as client:
         page = await client.get("/docs")

@@ -12,6 +12,7 @@ from exo.api import HttpSettings, KeyRing, create_app
 from exo.api.endpoint import Endpoint
 from exo.api.errors import error_shape, openai_error, plain_error
 from exo.api.exchange import send_json
+from exo.api.extension import Extension
 from exo.inference import InferenceService, NodeMetrics
 from exo.types import ModelNotFound, QueueFull
 
@@ -75,12 +76,14 @@ def app_with(seen: list[tuple[str, int]]) -> ASGIApp:
 
     return create_app(
         InferenceService(engine, NodeMetrics(engine.context.registry)),
-        routes=[
-            Route("/models", Endpoint(models), methods=["GET"]),
-            Route("/load_model", Endpoint(load), methods=["POST"]),
-        ],
-        plain_error_paths=frozenset({"/load_model"}),
-        on_response=lambda path, status: seen.append((path, status)),
+        extension=Extension(
+            routes=[
+                Route("/models", Endpoint(models), methods=["GET"]),
+                Route("/load_model", Endpoint(load), methods=["POST"]),
+            ],
+            plain_error_paths=frozenset({"/load_model"}),
+            on_response=lambda path, status: seen.append((path, status)),
+        ),
     )
 
 

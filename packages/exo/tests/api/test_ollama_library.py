@@ -12,7 +12,7 @@ from scripted_server import ScriptedEngine, running, until
 from exo.api import HttpSettings
 from exo.api.ollama.progress import Steps
 from exo.models import Modelfile, ModelParameters, Progress, parse_modelfile
-from exo.types import BadModelName, Message, ModelExists, NotEnoughDisk, PullError
+from exo.types import BadModelName, Message, ModelExists, NotEnoughDisk, PullError, Sampling
 
 STEPS = [
     Progress("pulling manifest"),
@@ -34,7 +34,6 @@ async def test_a_pull_is_told_step_by_step() -> None:
         {"status": "success"},
     ]
     assert engine.own_library.calls == [("pull", "owner/repo/x.rkllm", False)]
-    assert engine.unloads == []
 
 
 async def test_a_pull_without_a_stream_is_one_object() -> None:
@@ -46,7 +45,7 @@ async def test_a_pull_without_a_stream_is_one_object() -> None:
     assert (response.headers["content-type"], response.json()) == ("application/json", {"status": "success"})
     assert lines(without_steps)[-1] == {"status": "success"}
     assert engine.own_library.calls == [("pull", "one", True), ("pull", "one", False)]
-    assert engine.unloads == ["one"]  # its files were replaced once
+    assert engine.unloads == ["one", "one"]  # what is loaded of it is out of date
 
 
 async def test_the_tokenizer_of_a_model_that_is_there() -> None:
@@ -160,6 +159,24 @@ async def test_a_new_model_is_made_of_every_field() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "parameters", "sampling"),
+    [
+        ({"top_k": -1}, ModelParameters(top_k=0), Sampling(top_k=0)),
+        ({"seed": -1}, ModelParameters(seed=-1), Sampling()),
+        ({"seed": -2}, ModelParameters(seed=-2), Sampling(seed=-2)),
+        ({"num_predict": -5}, ModelParameters(num_predict=-1), Sampling()),
+        ({"num_predict": 0}, ModelParameters(num_predict=-1), Sampling()),
+        ({"num_predict": 7}, ModelParameters(num_predict=7), Sampling()),
+    ],
+)
+async def test_parameters_mean_what_the_options_of_a_request_mean(
+    given: dict[str, Any], parameters: ModelParameters, sampling: Sampling
+) -> None:
+    found, _ = await created({"from": "one", "parameters": given})
+    assert (found.parameters, found.sampling()) == (parameters, sampling)
+
+
 async def test_a_new_model_may_come_from_a_file_or_a_text() -> None:
     found, _ = await created({"from": "./x.rkllm", "license": "MIT"})
     assert (found.from_, found.licence) == ("./x.rkllm", "MIT")
@@ -224,7 +241,8 @@ async def test_copy_and_delete() -> None:
     assert [(r.status_code, r.content) for r in (copied, deleted, older)] == [(200, b"")] * 3
     assert (missing.status_code, unknown.status_code, unnamed.status_code) == (404, 404, 400)
     assert engine.own_library.calls == [("copy", "one", "b", True), ("delete", "one"), ("delete", "two/b:1")]
-    assert engine.unloads == ["one", "two/b:1"]
+    # Of a deleted one once before the files go, and once for whoever loaded it again meanwhile.
+    assert engine.unloads == ["b", "one", "one", "two/b:1", "two/b:1"]
 
 
 async def test_what_a_deletion_leaves_is_told(caplog: pytest.LogCaptureFixture) -> None:

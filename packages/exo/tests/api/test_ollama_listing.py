@@ -98,7 +98,7 @@ async def test_show_tells_everything(body: dict[str, Any]) -> None:
         'stop                           "a \\"b\\""',
     ]
     assert found == {
-        "modelfile": "FROM x.rkllm\n",
+        "modelfile": "FROM one\n",
         "template": "{{ prompt }}",
         "system": "Be brief.",
         "license": "Apache-2.0",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import sys
 import types
 from collections.abc import Mapping
@@ -36,7 +37,9 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("absent", "no_such_module:command", module.COMMANDS_GROUP),
         EntryPoint("version", "plugin_of_a_test:hello", module.COMMANDS_GROUP),
     ]
-    monkeypatch.setattr(module, "entry_points", lambda group: points if group == module.COMMANDS_GROUP else [])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: points if group == module.COMMANDS_GROUP else []
+    )
 
 
 @pytest.mark.usefixtures("plugin")
@@ -73,3 +76,9 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "_version", interrupted)
     assert module.main(["version"]) == 130
+
+
+def test_only_the_model_of_run_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        module.main(["run"])
+    assert capsys.readouterr().err.splitlines()[-1] == "exo run: error: the following arguments are required: model"

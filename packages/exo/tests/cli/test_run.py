@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import signal
+import pytest
 
-from exo.cli.run import _answer_only, _ctrl_c_ends_the_program, _piece_of, _Terminal
-from exo.types import Delta
-
-
-def test_reasoning_is_shown_in_a_terminal_only() -> None:
-    pieces = [Delta(reasoning="Hm."), Delta(reasoning=" So."), Delta(text="Yes"), Delta(text=".")]
-    show = _Terminal()
-    assert "".join(map(show, pieces)) == "\x1b[2mHm.\x1b[0m\x1b[2m So.\x1b[0m\n\nYes."
-    assert "".join(map(_answer_only, pieces)) == "Yes."
+from exo.cli.run import _piece_of, _refusal, ask_node
+from exo.types import ConfigurationError, Delta, EngineError
 
 
 def test_a_chunk_of_a_node() -> None:
@@ -22,8 +15,20 @@ def test_a_chunk_of_a_node() -> None:
     assert _piece_of(line) == Delta(reasoning="Hm.", text="Yes")
 
 
-def test_ctrl_c_at_the_prompt_is_the_systems() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with _ctrl_c_ends_the_program():
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("host", ["[x:y]", "[[::1]", "ö..ö"])
+async def test_an_address_that_is_none(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="--host"):
+        async with ask_node(f"http://{host}:1", None, "m"):
+            pass
+
+
+@pytest.mark.parametrize(("key", "said"), [(None, "It asks for an API key"), ("guess", "does not know the API key")])
+def test_a_refused_key(key: str | None, said: str) -> None:
+    refused = _refusal(b'{"error": {"code": "invalid_api_key", "message": "x"}}', key=key, key_variable="MY_KEY")
+    assert said in str(refused)
+    assert "--api-key or in MY_KEY" in str(refused)
+    assert "guess" not in str(refused)
+
+
+def test_an_answer_of_something_else() -> None:
+    assert isinstance(_refusal(b"<html>", key=None, key_variable="MY_KEY"), EngineError)

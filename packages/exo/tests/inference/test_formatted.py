@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import psutil
 import pytest
 
+from exo.inference import formatted
 from exo.inference.formatted import ATTEMPTS, answer_in_format, unfenced
 from exo.types import (
     AnswerFormat,
     AnswerNotValid,
     ChatRequest,
+    ContextOverflow,
     Delta,
     InvalidRequest,
     Message,
@@ -145,15 +149,24 @@ async def test_what_fits(schema: dict[str, Any] | None, text: str, *, valid: boo
             await collect(model, asking(schema))
 
 
+DOUBLING = {"a0": {"type": "integer"}} | {
+    f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n - 1}"}, {"$ref": f"#/$defs/a{n - 1}"}]} for n in range(1, 40)
+}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
         {"type": "wrong"},
         {"properties": []},
         {"required": "age"},
+        {"$schema": 5},
         {"$ref": "http://127.0.0.1:9/schema.json"},
         {"$ref": "file:///etc/hostname"},
         {"$ref": "#/nowhere"},
+        {"$dynamicRef": "#nope"},
+        {"$ref": "#"},
+        {"$defs": {"x": 1}, "$ref": "#/$defs/x"},
     ],
 )
 async def test_a_schema_that_is_none_is_refused_before_the_model_is_asked(schema: dict[str, Any]) -> None:
@@ -161,6 +174,66 @@ async def test_a_schema_that_is_none_is_refused_before_the_model_is_asked(schema
     with pytest.raises(InvalidRequest, match="schema") as caught:
         await collect(model, asking(schema))
     assert (caught.value.param, model.asked) == ("format", [])
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"pattern": "^(a+)+$"}, f'"{"a" * 40}!"'),
+        ({"$defs": DOUBLING, "$ref": "#/$defs/a39"}, "1"),
+    ],
+)
+async def test_a_schema_that_takes_for_ever_stops_nobody_else(
+    schema: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formatted, "_CHECK_TIMEOUT", 1.0)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.02)
+            ticks += 1
+
+    ticking = asyncio.ensure_future(tick())
+    with pytest.raises(InvalidRequest, match="takes too long"):
+        await collect(Model(text), asking(schema))
+    ticking.cancel()
+    assert ticks > 10
+
+
+async def test_no_process_of_a_check_is_left_over() -> None:
+    children = set(psutil.Process().children())
+    await collect(Model("[]"), asking({"type": "array"}))
+    with pytest.raises(InvalidRequest):
+        await collect(Model(), asking({"type": "wrong"}))
+    answer = answer_in_format(Model("{}").chat, asking(AGE))
+    await answer.__anext__()
+    await answer.aclose()
+    assert set(psutil.Process().children()) <= children
+
+
+async def test_what_looks_like_a_reference_in_data_is_none() -> None:
+    schema = {"enum": [{"$ref": "x"}]}
+    assert (await collect(Model('{"$ref": "x"}'), asking(schema)))[-1].text == '{"$ref": "x"}'
+
+
+async def test_a_second_attempt_without_room_is_no_mistake_of_the_client() -> None:
+    class Narrow(Model):
+        async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+            if self.asked:
+                raise ContextOverflow(prompt_tokens=99, context_tokens=50)
+            async for delta in super().chat(request):
+                yield delta
+
+    with pytest.raises(AnswerNotValid, match="no room"):
+        await collect(Narrow("no"), asking(AGE))
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": Infinity}', "{'a': 1}", ""])
+async def test_what_python_takes_for_json_and_nobody_else_does_is_none(text: str) -> None:
+    with pytest.raises(AnswerNotValid, match="not JSON"):
+        await collect(Model(*[text] * ATTEMPTS), asking())
 
 
 async def test_a_schema_may_refer_to_itself() -> None:

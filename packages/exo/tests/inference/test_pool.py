@@ -174,3 +174,79 @@ async def test_nobody_joins_a_load_that_was_given_up() -> None:
     assert second is not None
     await second
     assert loads == ["a", "a"]
+
+
+async def test_a_model_that_nobody_waited_for_to_the_end_leaves_too() -> None:
+    go_on, loaded = asyncio.Event(), Slow()
+    loaded.may_close.set()
+
+    async def load(model_id: str, begin: Callable[[], None]) -> Slow:
+        begin()
+        await go_on.wait()
+        return loaded
+
+    pool = ModelPool(load, keep_alive=0.02)
+    use = pool.use("a")
+    asking = asyncio.ensure_future(use.__aenter__())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    go_on.set()
+    await until(lambda: loaded.closed)
+    assert pool.models == {}
+
+
+async def test_an_unload_that_waits_holds_up_no_other_model(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
+    async with pool.use("a") as old:
+        old.may_close.set()
+        unloading = asyncio.ensure_future(pool.unload("a"))
+        await asyncio.sleep(0)
+        other, anew = pool.use("b"), pool.use("a")
+        await asyncio.wait_for(other.__aenter__(), 5)
+        assert set(pool.models) == {"a", "b"}
+        again = asyncio.ensure_future(anew.__aenter__())
+        await asyncio.sleep(0.01)
+        assert not again.done(), "a new request waits until the model is gone"
+        assert not unloading.done()
+    await unloading
+    assert old.closed
+    new = await again
+    assert new is models["a"]
+    assert new is not old
+    for held in (other, anew):
+        await held.__aexit__(None, None, None)
+
+
+async def test_two_unloads_at_once_are_one(pool: ModelPool[Slow], models: dict[str, Slow]) -> None:
+    async with pool.use("a"):
+        models["a"].may_close.set()
+        both = asyncio.gather(pool.unload("a"), pool.unload("a"))
+        await asyncio.sleep(0)
+    await both
+    assert pool.models == {}
+    async with pool.use("a"):
+        assert list(pool.models) == ["a"]
+
+
+async def test_an_unload_waits_for_a_load_under_way() -> None:
+    go_on, loaded = asyncio.Event(), Slow()
+    loaded.may_close.set()
+
+    async def load(model_id: str, begin: Callable[[], None]) -> Slow:
+        begin()
+        await go_on.wait()
+        return loaded
+
+    pool = ModelPool(load)
+    use = pool.use("a")
+    asking = asyncio.ensure_future(use.__aenter__())
+    await asyncio.sleep(0)
+    unloading = asyncio.ensure_future(pool.unload("a"))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asking
+    assert not unloading.done()
+    await use.__aexit__(None, None, None)
+    await unloading
+    assert loaded.closed

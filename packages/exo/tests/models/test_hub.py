@@ -1,70 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_hub import STRANGER, TOKEN, FakeHub
+from fake_hub import FakeHub
+from hub_puller import FILE, REPO, SHA256, TOKENIZER, WEIGHTS, Puller
 
-from exo.models import ModelStore, hub_client, hub_files, read_modelfile
-from exo.models.hub import HubReference, PulledModel, pull_from_hub
+from exo.models import hub_client, hub_files
+from exo.models.hub import PulledModel
 from exo.models.progress import Progress
-from exo.types import BadModelName, ModelExists, NotEnoughDisk, PullError
-
-WEIGHTS = random.Random(1).randbytes(3_000_000)
-SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
-TOKENIZER = {"tokenizer.json": b'{"version": "1.0"}', "tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ x }}"}
-REPO = "owner/repo"
-FILE = "sub/model.rkllm"
-
-
-@dataclass
-class Puller:
-    """Pulls REPO from the fake hub into a store; `steps` is what was reported."""
-
-    hub: FakeHub
-    store: ModelStore
-    env: dict[str, str]
-    steps: list[Progress] = field(default_factory=list)
-
-    def __call__(self, text: str = f"{REPO}/{FILE}", *, suffix: str = ".rkllm", **options: Any) -> PulledModel:
-        report: Callable[[Progress], None] = self.steps.append
-        options = {"report": report, **options}
-        return pull_from_hub(HubReference.parse(text), self.store.root, suffix=suffix, env=self.env, **options)
-
-    def listed(self) -> list[str]:
-        return [model.id for model in self.store.scan(".rkllm")]
-
-    def entries(self) -> list[str]:
-        """Everything in the store, hidden or not."""
-        return sorted(str(path.relative_to(self.store.root)) for path in self.store.root.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.add(REPO, {FILE: WEIGHTS, "README.md": b"card"}, base_model="maker/original")
-        hub.add("maker/original", {**TOKENIZER, "model.safetensors": b"large"})
-        yield hub
-
-
-@pytest.fixture
-def puller(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Puller:
-    monkeypatch.setattr(hub_files, "_PROGRESS_EVERY", 0.0)
-    monkeypatch.setattr(hub_client, "PAUSES", (0.0,) * 5)
-    return Puller(hub, ModelStore(tmp_path / "models"), {"HF_ENDPOINT": hub.url})
+from exo.types import NotEnoughDisk, PullError
 
 
 def test_a_pulled_model_is_in_the_store(puller: Puller) -> None:
@@ -182,112 +135,6 @@ def test_a_disk_that_fills_up_on_the_way(puller: Puller, monkeypatch: pytest.Mon
     assert puller.listed() == []
 
 
-def test_the_token_goes_to_the_hub_and_nowhere_else(puller: Puller) -> None:
-    puller.hub.add(REPO, {FILE: WEIGHTS, **TOKENIZER}, gated=True)
-    puller.env["HF_TOKEN"] = f" {TOKEN}\n"
-    puller.hub.cut_after(0.5, 1)
-    assert puller().warnings == ()
-    sent = {(request.server, request.authorization) for request in puller.hub.requests}
-    assert sent == {("hub", f"Bearer {TOKEN}"), ("cdn", "")}
-
-
-@pytest.mark.parametrize("token", ["", STRANGER])
-def test_a_gated_repository(puller: Puller, token: str) -> None:
-    puller.hub.add(REPO, {FILE: WEIGHTS, **TOKENIZER}, gated=True)
-    puller.env["HF_TOKEN"] = token
-    with pytest.raises(PullError, match=f"is gated: accept its terms at {puller.hub.url}/owner/repo, and set HF_TOKEN"):
-        puller()
-    assert list(puller.store.root.iterdir()) == []
-
-
-def test_a_token_that_is_not_known(puller: Puller) -> None:
-    puller.env["HF_TOKEN"] = "hf_nobody"
-    with pytest.raises(PullError, match=r"refused owner/repo \(401\): set HF_TOKEN to another token"):
-        puller()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("no/body/model.rkllm", "There is no repository no/body at http.*or set HF_TOKEN"),
-        ("hf.co/owner/repo/resolve/v2/sub/model.rkllm", "owner/repo has no revision 'v2'"),
-        ("owner/repo/model.rkllm", f"has no file 'model.rkllm'. Its model files: {FILE}"),
-        ("owner/repo/README.md", "'README.md' does not end in .rkllm"),
-        ("maker/original", "maker/original has no file that ends in .rkllm"),
-    ],
-)
-def test_what_is_not_there(puller: Puller, text: str, said: str) -> None:
-    with pytest.raises(PullError, match=said):
-        puller(text)
-    assert not puller.store.root.exists()
-
-
-def test_a_missing_repository_is_told_to_those_who_have_a_token(puller: Puller) -> None:
-    puller.env["HF_TOKEN"] = TOKEN
-    with pytest.raises(PullError, match="There is no repository no/body"):
-        puller("no/body")
-
-
-def test_a_repository_with_one_model(puller: Puller) -> None:
-    assert puller(f"{REPO}:mine").folder.name == "mine"
-    puller.hub.add(REPO, {"a.rkllm": b"a", "b.rkllm": b"b", "mmproj-c.rkllm": b"c"})
-    with pytest.raises(PullError, match=r"several models: .*They are: a.rkllm, b.rkllm\."):
-        puller(REPO)
-
-
-def test_another_revision(puller: Puller) -> None:
-    assert puller(f"https://huggingface.co/{REPO}/blob/refs%2Fpr%2F1/{FILE}?download=true").name == "model"
-    assert puller.hub.requests[0].path == f"/api/models/{REPO}/revision/refs/pr/1"
-
-
-def test_a_hub_that_cannot_be_reached(puller: Puller) -> None:
-    with FakeHub() as gone:
-        pass
-    puller.env["HF_ENDPOINT"] = gone.url
-    with pytest.raises(PullError, match=f"The hub {gone.url} cannot be reached: .*HF_ENDPOINT"):
-        puller()
-
-
-def test_an_endpoint_that_is_no_address(puller: Puller) -> None:
-    puller.env["HF_ENDPOINT"] = "localhost:8000"
-    with pytest.raises(PullError, match="HF_ENDPOINT is 'localhost:8000'"):
-        puller()
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_that_is_busy_is_asked_again(puller: Puller, status: int) -> None:
-    puller.hub.fail(status, 5)
-    assert puller().name == "model"
-
-
-def test_a_hub_that_stays_busy(puller: Puller) -> None:
-    puller.hub.fail(503, 6)
-    with pytest.raises(PullError, match="after 6 attempts: the hub answered 503"):
-        puller()
-
-
-def test_pauses_grow_and_the_hub_may_ask_for_longer_ones(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock(threading.Event):
-        pauses: list[float | None] = []  # noqa: RUF012 - there is one
-
-        def wait(self, timeout: float | None = None) -> bool:
-            self.pauses.append(timeout)
-            return False
-
-    monkeypatch.setattr(hub_client, "PAUSES", (1.0, 2.0, 4.0, 8.0, 16.0))
-    puller.hub.fail(503, 3)
-    puller.hub.fail(429, 1, retry_after="30")
-    puller.hub.fail(429, 1, retry_after="86400")
-    puller(cancelled=Clock())
-    assert Clock.pauses == [1.0, 2.0, 4.0, 30.0, 60.0]
-
-
-def test_a_page_instead_of_a_hub(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json, "dumps", lambda value: "<html>please log in</html>")
-    with pytest.raises(PullError, match="something that is no description of a model"):
-        puller()
-
-
 def test_a_cancelled_pull_ends_while_the_hub_says_nothing(puller: Puller) -> None:
     puller.hub.stall_after(0.5)
     cancelled, half_way = threading.Event(), threading.Event()
@@ -314,88 +161,6 @@ def test_a_cancelled_pull_ends_while_the_hub_says_nothing(puller: Puller) -> Non
     puller.hub.released.set()
     assert (puller().folder / "model.rkllm").read_bytes() == WEIGHTS
     assert puller.hub.content_requests(FILE)[-1].range.startswith("bytes=")
-
-
-def test_two_pulls_of_one_name(puller: Puller) -> None:
-    puller.hub.stall_after(0.5)
-    half_way = threading.Event()
-    pulled: list[PulledModel] = []
-
-    def report(step: Progress) -> None:
-        if step.completed:
-            half_way.set()
-
-    thread = threading.Thread(target=lambda: pulled.append(puller(report=report)))
-    thread.start()
-    assert half_way.wait(10)
-    with pytest.raises(PullError, match="model is being pulled already"):
-        puller()
-    assert puller("owner/repo:other").name == "other"
-    puller.hub.released.set()
-    thread.join(20)
-    assert [one.name for one in pulled] == ["model"]
-    assert (puller.store.root / "model" / "model.rkllm").read_bytes() == WEIGHTS
-    assert sorted(entry.name for entry in puller.store.root.iterdir()) == ["model", "other"]
-
-
-def test_a_name_that_is_taken(puller: Puller) -> None:
-    (puller.store.root / "model").mkdir(parents=True)
-    with pytest.raises(ModelExists, match="has a model model already"):
-        puller()
-    with pytest.raises(ModelExists):
-        puller(REPO)  # the name comes from the hub
-    assert len(puller.hub.requests) == 1
-    assert list((puller.store.root / "model").iterdir()) == []
-
-
-def test_a_name_that_no_model_may_have(puller: Puller) -> None:
-    with pytest.raises(BadModelName):
-        puller(f"{REPO}/{FILE}:..")
-    assert puller.hub.requests == []
-
-
-def older(puller: Puller) -> Path:
-    folder = puller.store.root / "model"
-    folder.mkdir(parents=True)
-    (folder / "older.rkllm").write_bytes(b"older")
-    (folder / "Modelfile").write_text('FROM="older.rkllm"\nSYSTEM="Be kind."\n')
-    return folder
-
-
-def test_force_replaces_a_model_and_keeps_its_modelfile(puller: Puller) -> None:
-    folder = older(puller)
-    (warning,) = puller(force=True).warnings
-    assert warning == "The Modelfile of model was kept and names older.rkllm, not model.rkllm."
-    assert read_modelfile(folder).system == "Be kind."
-    assert (folder / "model.rkllm").read_bytes() == WEIGHTS
-    assert not (folder / "older.rkllm").exists()
-    assert [entry.name for entry in puller.store.root.iterdir()] == ["model"]
-
-
-def test_force_leaves_the_model_until_the_new_one_is_complete(puller: Puller) -> None:
-    folder = older(puller)
-    puller.hub.cut_after(0.5, 6)
-    with pytest.raises(PullError):
-        puller(force=True)
-    assert (folder / "older.rkllm").read_bytes() == b"older"
-    assert [model.path.name for model in puller.store.scan(".rkllm")] == ["older.rkllm"]
-
-
-def test_a_pull_that_was_killed_between_two_names_is_undone(puller: Puller) -> None:
-    older(puller).rename(puller.store.root / ".model.old")
-    with pytest.raises(ModelExists):
-        puller(REPO)
-    assert (puller.store.root / "model" / "older.rkllm").read_bytes() == b"older"
-    (puller.store.root / ".model.old").mkdir()
-    assert puller(force=True).name == "model"
-    assert [entry.name for entry in puller.store.root.iterdir()] == ["model"]
-
-
-def test_names_in_a_repository_that_lead_elsewhere_are_left_out(puller: Puller) -> None:
-    puller.hub.add(
-        REPO, {"../../evil.rkllm": b"x", "/abs.rkllm": b"x", "a\\b.rkllm": b"x", ".c.rkllm": b"x", FILE: b"ok"}
-    )
-    assert (puller(REPO).folder / "model.rkllm").read_bytes() == b"ok"
 
 
 def test_a_file_of_unknown_size(puller: Puller, monkeypatch: pytest.MonkeyPatch) -> None:

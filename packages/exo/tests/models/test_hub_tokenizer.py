@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fake_hub import TOKEN, FakeHub
 
-from exo.models import hub_client, hub_tokenizer, read_modelfile
+from exo.models import hub_client, read_modelfile
+from exo.models.folder import TOKENIZER
 from exo.models.hub import HubReference, PulledModel, pull_from_hub, pull_tokenizer
 from exo.models.progress import Progress, ignore
 from exo.types import PullError
@@ -94,6 +95,16 @@ def test_a_gated_original_costs_a_warning_and_not_the_model(hub: FakeHub, store:
     assert (again.folder / "tokenizer.json").read_bytes() == b"secret"
 
 
+def test_a_tokenizer_that_came_in_part_is_not_in_the_store(hub: FakeHub, store: Path) -> None:
+    hub.add("owner/repo", {"m.rkllm": WEIGHTS, "tokenizer.json": b"t" * 200_000})
+    hub.cut_after(1.0, 1)  # of the model
+    hub.cut_after(0.5, 1)
+    hub.cut_after(0.0, 5)
+    pulled = pull(hub, store)
+    assert "Not all tokenizer files could be brought" in pulled.warnings[0]
+    assert names(pulled.folder) == {"m.rkllm", "Modelfile"}
+
+
 @pytest.mark.parametrize("original", ["maker/gone", "no repository at all", "a/b/c"])
 def test_an_original_that_is_not_there(hub: FakeHub, store: Path, original: str) -> None:
     hub.add("owner/repo", {"m.rkllm": WEIGHTS})
@@ -161,7 +172,7 @@ def test_a_tokenizer_json_that_is_there_needs_no_older_files(hub: FakeHub, folde
     (folder / "tokenizer.json").write_text("own")
     hub.add("maker/base", {"vocab.json": b"v", "merges.txt": b"m", "tokenizer_config.json": b"c"})
     assert bring(hub, folder) == ["tokenizer_config.json"]
-    assert hub_tokenizer.TOKENIZER in names(folder)
+    assert TOKENIZER in names(folder)
 
 
 def test_tokenizer_files_that_do_not_arrive_leave_the_folder_as_it_was(hub: FakeHub, folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exo.models import Modelfile, ModelParameters, parse_modelfile, read_modelfile, write_modelfile
-from exo.models.modelfile import read_from
+from exo.models.modelfile import read_from, with_from
 from exo.types import BadModelfile, Message, Sampling, StoreError
 
 OLDER_SERVER = """\
@@ -219,6 +219,7 @@ def test_sampling_has_the_values_of_the_file() -> None:
         presence_penalty=0.8,
     )
     assert Modelfile().sampling() == Sampling()
+    assert Modelfile(parameters=ModelParameters(top_k=-1, seed=-1)).sampling() == Sampling(top_k=0)
 
 
 def test_a_folder_without_a_modelfile_has_an_empty_one(tmp_path: Path) -> None:
@@ -391,3 +392,48 @@ def test_whatever_can_be_read_can_be_written_or_is_refused(text: str) -> None:
     except BadModelfile:
         return
     assert dataclasses.replace(again, problems=()) == dataclasses.replace(found, problems=())
+
+
+def test_many_open_quotes_cost_no_more_than_their_lines() -> None:
+    lines = 'A="\n"\n' * 100_000
+    found = parse_modelfile(f"FROM m\n{lines}")
+    assert (found.from_, len(found.unknown)) == ("m", 100_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'SYSTEM="one\ntwo" # why',
+        "SYSTEM='one\ntwo'",
+        'SYSTEM="one\ntwo"   ',
+        'SYSTEM="one\\\\\ntwo"',
+        'SYSTEM="one\\"\ntwo"',
+    ],
+)
+def test_a_text_in_quotes_over_lines(text: str) -> None:
+    found = parse_modelfile(f"{text}\nNUM_CTX=7\n")
+    assert (found.system or "").startswith("one")
+    assert (found.system or "").endswith("two")
+    assert found.parameters.num_ctx == 7
+
+
+def test_a_text_that_is_too_long_is_refused_at_once() -> None:
+    with pytest.raises(BadModelfile, match="is over"):
+        parse_modelfile("SYSTEM " + "x" * (1 << 20))
+    with pytest.raises(BadModelfile, match="would be over"):
+        write_modelfile(Modelfile(from_="m", system="x" * (1 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", "FROM m\n"),
+        ("# why\nFROM ./x.rkllm\nSYSTEM hi\n", "# why\nFROM m\nSYSTEM hi\n"),
+        ('FROM="x.rkllm"\nNUM_CTX=7\n', 'FROM="m"\nNUM_CTX=7\n'),
+        ('SYSTEM """\nFROM here\n"""\nfrom y.rkllm', 'SYSTEM """\nFROM here\n"""\nFROM m'),
+        ("NUM_CTX=7\n", "FROM m\nNUM_CTX=7\n"),
+        ('SYSTEM "open', 'SYSTEM "open'),
+    ],
+)
+def test_a_modelfile_from_which_another_one_can_be_made(text: str, found: str) -> None:
+    assert with_from(text, "m") == found

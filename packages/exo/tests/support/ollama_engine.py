@@ -97,7 +97,14 @@ class FakeLibrary(HubLibrary):
         self.pause()
         return reference
 
-    def pull_tokenizer(self, model_id: str, repository: str = "", *, report: Report = ignore) -> list[str]:
+    def pull_tokenizer(
+        self,
+        model_id: str,
+        repository: str = "",
+        *,
+        report: Report = ignore,
+        cancelled: threading.Event | None = None,
+    ) -> list[str]:
         self.calls.append(("pull_tokenizer", model_id, repository))
         self._play(report)
         return ["tokenizer.json"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import httpx2
 import msgspec
 
-from exo.models import HubLibrary, ModelDescription, Progress, Report
-from exo.types import AuthenticationFailed, EngineError, ExoError, ModelNotFound, RequestError
+from exo.models import HubLibrary, ModelDescription, Progress, Report, with_from
+from exo.types import AuthenticationFailed, ConfigurationError, EngineError, ExoError, ModelNotFound, RequestError
 
 if TYPE_CHECKING:  # a command that has a server needs none of it
     from exo_rkllm.catalogue import Catalogue
@@ -69,12 +69,15 @@ class _Refused(msgspec.Struct):
 
 
 class Server:
-    """A server of the Ollama dialect."""
+    """A server of the Ollama dialect. Raises ConfigurationError for a `url` that is no address."""
 
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = url
-        self._http = httpx2.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        try:
+            self._http = httpx2.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        except httpx2.InvalidURL:
+            raise _no_address(url) from None
 
     def answers(self) -> bool:
         """Whether something listens there.
@@ -85,6 +88,8 @@ class Server:
             self._http.get("/api/version", timeout=_PROBE)
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             return False
+        except UnicodeError:  # what the resolver says of a name that can be none
+            raise _no_address(self.url) from None
         except httpx2.TransportError as error:
             raise EngineError(
                 f"What listens at {self.url} gives no answer: {error}. End it, or name another port."
@@ -183,7 +188,7 @@ class Store:
     def show(self, model: str) -> dict[str, Any]:
         found = self._catalogue.describe(self._id(model))
         return {
-            "modelfile": found.modelfile,
+            "modelfile": with_from(found.modelfile, found.id),
             "template": found.template,
             "system": found.system,
             "license": found.licence,
@@ -222,6 +227,10 @@ class Store:
         found = self._catalogue.describe(name)
         modified = datetime.fromtimestamp(found.modified, timezone.utc).isoformat()
         return Model(name=name, size=found.size, modified_at=modified, details=_details(found))
+
+
+def _no_address(url: str) -> ConfigurationError:
+    return ConfigurationError(f"{url} is no address of a server: give --host a name or an IP address.")
 
 
 def _details(found: ModelDescription) -> dict[str, Any]:

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
+# Only what is light is imported here, the rest inside functions: Ctrl-C before `main` begins is a traceback.
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
 
-from exo.cli.settings import Setting
-from exo.types import ExoError
 from exo_rkllm import __version__
-from exo_rkllm.cli.settings import CLIENT_SETTINGS, SERVE_SETTINGS
 
-Action = Callable[[argparse.Namespace, Mapping[str, str]], int]
+TYPE_CHECKING = False  # typing is not light
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+    from exo.cli.entry import CommandParser
+    from exo.cli.settings import Setting
+
+    Action = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 with one sentence on stderr for an error that has a name."""
-    flags = make_parser().parse_args(argv)
-    action: Action = flags.action
+    """The exit code, see exo.cli.entry.run_command."""
     try:
-        return action(flags, os.environ)
-    except ExoError as error:
-        print(f"rkllama: {error.message}", file=sys.stderr)
-        return 2
+        from exo.cli.entry import run_command  # noqa: PLC0415 - see above
     except KeyboardInterrupt:
         return 130
 
+    def work() -> int:
+        flags = make_parser().parse_args(argv)
+        action: Action = flags.action
+        return action(flags, os.environ)
+
+    return run_command("rkllama", work)
+
 
 def make_parser() -> argparse.ArgumentParser:
+    import argparse  # noqa: PLC0415 - see above
+
+    from exo.cli.entry import CommandParser  # noqa: PLC0415 - as above
+    from exo_rkllm.cli.settings import SERVE_SETTINGS  # noqa: PLC0415 - as above
+
     parser = argparse.ArgumentParser(
         prog="rkllama", description="Serve the models of a Rockchip board, and manage them."
     )
     parser.add_argument("--version", action="version", version=f"rkllama {__version__}")
     parser.set_defaults(action=lambda *_: _help(parser))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
 
     _add(commands, "serve", "start the server", _serve, SERVE_SETTINGS)
     _add(commands, "list", "list the models", _list, aliases=("ls",))
@@ -42,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     run = _add(commands, "run", "chat with a model in the terminal", _run)
     run.add_argument("model", help="a model's name")
-    run.add_argument("prompt", nargs="*", help="one question; without it a conversation")
+    run.add_argument("prompt", nargs="*", default=[], help="one question; without it a conversation")
 
     show = _add(commands, "show", "tell about a model", _show)
     show.add_argument("model", help="a model's name")
@@ -50,6 +60,15 @@ def make_parser() -> argparse.ArgumentParser:
     for part in ("modelfile", "parameters", "template", "system", "license"):
         only.add_argument(f"--{part}", dest="part", action="store_const", const=part, help=f"only the {part}")
 
+    _add_changes(commands)
+
+    stop = _add(commands, "stop", "unload a model", _stop)
+    stop.add_argument("model", help="a model's name")
+    return parser
+
+
+def _add_changes(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """The commands that change the store."""
     pull = _add(commands, "pull", "bring a model from the hub", _pull)
     pull.add_argument(
         "reference", help="owner/repository/file.rkllm, with :NAME if it is to have another name; or a card's id"
@@ -73,22 +92,20 @@ def make_parser() -> argparse.ArgumentParser:
     remove = _add(commands, "rm", "delete models", _remove)
     remove.add_argument("names", nargs="+", metavar="model", help="a model's name")
 
-    stop = _add(commands, "stop", "unload a model", _stop)
-    stop.add_argument("model", help="a model's name")
-    return parser
-
 
 def _add(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[CommandParser],
     name: str,
     text: str,
     action: Action,
-    table: tuple[Setting, ...] = CLIENT_SETTINGS,
+    table: tuple[Setting, ...] = (),
     *,
     aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
+    from exo_rkllm.cli.settings import CLIENT_SETTINGS  # noqa: PLC0415 - see above
+
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", aliases=aliases)
-    for setting in table:
+    for setting in table or CLIENT_SETTINGS:
         setting.add_to(parser)
     parser.set_defaults(action=action)
     return parser

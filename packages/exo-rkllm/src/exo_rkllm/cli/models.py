@@ -12,7 +12,7 @@ from pathlib import Path
 
 from exo.cli.progress import showing_progress
 from exo.cli.settings import read
-from exo.types import ConfigurationError, EngineError
+from exo.types import ConfigurationError, EngineError, host_and_port
 from exo_rkllm.cli.backend import Backend, Server, Store
 from exo_rkllm.cli.settings import CLIENT_SETTINGS
 from exo_rkllm.cli.shown import age, bytes_text, print_table, until
@@ -35,7 +35,7 @@ def backend(flags: argparse.Namespace, env: Mapping[str, str]) -> Iterator[Backe
 
 
 def server_url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_and_port(host, port)}"
 
 
 def _is_here(host: str) -> bool:

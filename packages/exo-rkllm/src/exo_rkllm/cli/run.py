@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -19,18 +18,20 @@ from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     set_up_logs("warning", as_json=False)
-    return asyncio.run(_run(flags, env))
+    return chat_in_terminal(_connect(flags, env), " ".join(flags.prompt))
 
 
-async def _run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+@contextlib.asynccontextmanager
+async def _connect(flags: argparse.Namespace, env: Mapping[str, str]) -> AsyncIterator[Ask]:
     chosen = read(CLIENT_SETTINGS, flags, env)
     url = server_url(chosen["host"], chosen["port"])
     async with ask_node(url, chosen["api_key"], flags.model, key_variable="RKLLAMA_API_KEY") as ask:
         if ask is not None:
-            return await chat_in_terminal(ask, " ".join(flags.prompt))
+            yield ask
+            return
     print(f"No server answers on {url}; the model runs in this process.", file=sys.stderr)
     async with _own_engine(flags.model, npu_environment(chosen, env)) as ask:
-        return await chat_in_terminal(ask, " ".join(flags.prompt))
+        yield ask
 
 
 @contextlib.asynccontextmanager

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp
 
 from exo.api import HttpSettings, create_app
+from exo.api.dialect import Extension
 from exo.cli.settings import read, service_options
 from exo.inference import InferenceService
 from exo.program import Program, curl_example, serve_program, service_of
 from exo.types import ConfigurationError, ExoError
+from exo_rkllm import __version__
 from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.settings import SERVE_SETTINGS
 from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
 from exo_rkllm.server.earlier import EARLIER_PATHS, Earlier
+from exo_rkllm.server.earlier_operations import EARLIER_OPERATIONS
 from exo_rkllm.server.metrics import count_requests
 
 
@@ -34,15 +37,19 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
             service,
             http,
             preload=chosen["default_model"] is not None,
-            routes=earlier.routes(),
-            plain_error_paths=EARLIER_PATHS,
-            on_response=count_requests(engine.metrics),
+            extension=Extension(
+                title="rkllama",
+                routes=earlier.routes(),
+                operations=EARLIER_OPERATIONS,
+                plain_error_paths=EARLIER_PATHS,
+                on_response=count_requests(engine.metrics),
+            ),
         )
 
     def make_service() -> InferenceService:
         return service_of(engine, engine.context, **service_options(chosen))
 
-    return serve_program(Program("RKLLAMA_", make_service, make_app, _greet), chosen, env)
+    return serve_program(Program("rkllama", __version__, "RKLLAMA_", make_service, make_app, _greet), chosen, env)
 
 
 async def _greet(service: InferenceService, http: HttpSettings, url: str) -> str:

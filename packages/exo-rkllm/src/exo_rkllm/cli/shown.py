@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import MINYEAR, datetime
+
+from exo.cli.tables import print_plain
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _FAR = 365 * 86_400
@@ -46,10 +48,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             table.add_row(*map(_escaped, row))
         Console().print(table)
         return
-    lines = [heads, *rows] if heads else list(rows)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))] if lines else []
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    print_plain([heads, *rows] if heads else rows)
 
 
 def _escaped(text: str) -> str:
@@ -59,14 +58,14 @@ def _escaped(text: str) -> str:
 
 
 def _moment(text: str) -> datetime | None:
-    """RFC 3339, with more digits of a second than Python 3.10 reads."""
+    """RFC 3339, with more digits of a second than Python 3.10 reads; None also for Ollama's unknown time, year 1."""
     head, _, rest = text.partition(".")
     zone = rest.lstrip("0123456789")
     try:
         found = datetime.fromisoformat(f"{head}{zone}".replace("Z", "+00:00"))
     except ValueError:
         return None
-    return found if found.tzinfo else None
+    return found if found.tzinfo and found.year > MINYEAR else None
 
 
 def _span(seconds: float) -> str:

@@ -7,9 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
-import msgspec
 from starlette.routing import Route
 from starlette.types import Message as HttpMessage
 from starlette.types import Receive, Scope, Send
@@ -27,41 +25,23 @@ from exo.api.dialect import (
     send_stream,
     send_whole,
 )
-from exo.inference import Answer, InferenceService
+from exo.inference import LATEST, Answer, InferenceService
 from exo.types import BadModelfile, ChatRequest, InvalidRequest, Message, ModelNotFound
 from exo_rkllm import __version__
 from exo_rkllm.server.earlier_answer import EarlierStream, EarlierWhole
 from exo_rkllm.server.earlier_pull import send_pull
+from exo_rkllm.server.earlier_schema import (
+    EarlierGenerate,
+    EarlierLoad,
+    EarlierMessage,
+    EarlierModel,
+    EarlierUnload,
+)
 
 EARLIER_PATHS = frozenset(
     {"/", "/models", "/load_model", "/unload_model", "/current_model", "/generate", "/pull", "/rm"}
 )
 _NO_MODEL = "No models are currently loaded."
-
-
-class _Load(msgspec.Struct):
-    model_name: str
-    from_: str | None = msgspec.field(name="from", default=None)
-    huggingface_path: str | None = None
-
-
-class _Unload(msgspec.Struct):
-    model_name: str | None = None
-
-
-class _Named(msgspec.Struct):
-    model: str
-
-
-class _ChatMessage(msgspec.Struct):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str = ""
-
-
-class _Generate(msgspec.Struct):
-    messages: str | list[_ChatMessage]
-    stream: bool = False
-    model: str | None = None
 
 
 class Earlier:
@@ -90,7 +70,7 @@ class Earlier:
         await send_json(send, 200, {"models": sorted(card.id for card in await self._service.models())})
 
     async def load(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = decode(await read_body(scope, receive, self._settings), _Load)
+        asked = decode(await read_body(scope, receive, self._settings), EarlierLoad)
         model = await self._id(asked.model_name)
         async with cancelled_when_gone(receive):
             if asked.from_ or asked.huggingface_path:
@@ -100,7 +80,7 @@ class Earlier:
 
     async def unload(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self._settings)
-        named = decode(body, _Unload).model_name if body else None
+        named = decode(body, EarlierUnload).model_name if body else None
         model = await self._id(named) if named else self._current()
         if model is None or model not in self._service.engine.loaded():
             raise InvalidRequest(_NO_MODEL)
@@ -118,7 +98,7 @@ class Earlier:
     async def generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         exchange.inference = True
-        asked = decode(await read_body(scope, receive, self._settings), _Generate)
+        asked = decode(await read_body(scope, receive, self._settings), EarlierGenerate)
         model = await self._id(asked.model) if asked.model else self._current()
         if model is None:
             raise InvalidRequest(f"{_NO_MODEL} Load one with /load_model, or name it in `model`.", param="model")
@@ -135,7 +115,7 @@ class Earlier:
         await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
     async def pull(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = decode(await read_body(scope, receive, self._settings), _Named)
+        asked = decode(await read_body(scope, receive, self._settings), EarlierModel)
         library = self._service.engine.library
         if library is None:
             raise InvalidRequest(f"The engine {self._service.engine.name} pulls no models.")
@@ -151,13 +131,14 @@ class Earlier:
             await send(message)
 
     async def remove(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = decode(await read_body(scope, receive, self._settings), _Named)
+        asked = decode(await read_body(scope, receive, self._settings), EarlierModel)
         model = await self._id(asked.model)
         library = self._service.engine.library
         if library is None:
             raise InvalidRequest(f"The engine {self._service.engine.name} deletes no models.")
         await self._service.unload(model)
         await asyncio.to_thread(library.delete, model)
+        await self._service.unload(model)  # a request that waited for the first unload may have loaded it again
         await send_json(send, 200, {"message": "The model has been successfully deleted."})
 
     def _current(self) -> str | None:
@@ -167,6 +148,8 @@ class Earlier:
     async def _id(self, name: str) -> str:
         """The model's id; the oldest servers called a model by its file, and so do their clients."""
         for known in dict.fromkeys((name, name.removesuffix(".rkllm"))):
+            if not known.removesuffix(LATEST):  # nothing would mean the default model
+                continue
             with contextlib.suppress(ModelNotFound):
                 return (await self._service.resolve(known)).id
         raise ModelNotFound(name, [card.id for card in await self._service.models()])
@@ -187,7 +170,7 @@ class Earlier:
         library.add_modelfile(model, from_=file, huggingface_path=huggingface_path)
 
 
-def _messages(asked: str | list[_ChatMessage]) -> tuple[Message, ...]:
+def _messages(asked: str | list[EarlierMessage]) -> tuple[Message, ...]:
     if isinstance(asked, str):
         return (Message(role="user", content=asked),)
     return tuple(Message(role=message.role, content=message.content) for message in asked)

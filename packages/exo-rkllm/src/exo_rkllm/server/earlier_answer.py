@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import msgspec
 
 from exo.api.dialect import plain_error
 from exo.inference import Answer
 from exo.types import Delta, ExoError, FinishReason
+from exo_rkllm.server.earlier_schema import EarlierAnswer, EarlierChoice, EarlierUsage
 
 _encode = msgspec.json.Encoder().encode
 _END = b"\n\n"
 
 
-class _Choice(msgspec.Struct, kw_only=True):
-    """`reasoning_content` is ours: earlier servers had the reasoning inside the content."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str = ""
-    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
-    logprobs: None = None
-    finish_reason: FinishReason | None = None
-
-
-class _Usage(msgspec.Struct, kw_only=True):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    tokens_per_second: float | None = None
-
-
-class _Body(msgspec.Struct, kw_only=True):
-    id: str = "rkllm_chat"
-    object: Literal["rkllm_chat"] = "rkllm_chat"
-    created: int
-    choices: list[_Choice]
-    usage: _Usage
-
-
-def _usage(answer: Answer) -> _Usage:
+def _usage(answer: Answer) -> EarlierUsage:
     decode, tokens = answer.timings.decode, answer.usage.completion_tokens
-    return _Usage(
+    return EarlierUsage(
         prompt_tokens=answer.usage.prompt_tokens,
         completion_tokens=tokens,
         total_tokens=answer.usage.total_tokens,
@@ -64,12 +40,12 @@ class EarlierWhole:
         self._finish = delta.finish_reason or self._finish
 
     def body(self, answer: Answer) -> bytes:
-        choice = _Choice(
+        choice = EarlierChoice(
             content="".join(self._text),
             reasoning_content="".join(self._reasoning) or msgspec.UNSET,
             finish_reason=self._finish,
         )
-        return _encode(_Body(created=int(time.time()), choices=[choice], usage=_usage(answer)))
+        return _encode(EarlierAnswer(created=int(time.time()), choices=[choice], usage=_usage(answer)))
 
     def error(self, error: ExoError) -> bytes:
         return _encode(plain_error(error))
@@ -91,14 +67,14 @@ class EarlierStream:
         self._finish = delta.finish_reason or self._finish
         if not delta.text and not delta.reasoning:
             return b""
-        choice = _Choice(content=delta.text, reasoning_content=delta.reasoning or msgspec.UNSET)
-        return self._object(choice, _Usage())
+        choice = EarlierChoice(content=delta.text, reasoning_content=delta.reasoning or msgspec.UNSET)
+        return self._object(choice, EarlierUsage())
 
     def last(self, answer: Answer) -> bytes:
-        return self._object(_Choice(finish_reason=self._finish), _usage(answer))
+        return self._object(EarlierChoice(finish_reason=self._finish), _usage(answer))
 
     def error(self, error: ExoError) -> bytes:
         return _encode(plain_error(error)) + _END
 
-    def _object(self, choice: _Choice, usage: _Usage) -> bytes:
-        return _encode(_Body(created=self._created, choices=[choice], usage=usage)) + _END
+    def _object(self, choice: EarlierChoice, usage: EarlierUsage) -> bytes:
+        return _encode(EarlierAnswer(created=self._created, choices=[choice], usage=usage)) + _END

@@ -43,7 +43,7 @@ ENDPOINTS = frozenset(
 
 
 def count_requests(metrics: NpuMetrics) -> Callable[[str, int], None]:
-    """For `create_app(on_response=…)`."""
+    """For `Extension.on_response`."""
 
     def count(path: str, status: int) -> None:
         metrics.http_requests.labels(path if path in ENDPOINTS else "other", str(status)).inc()

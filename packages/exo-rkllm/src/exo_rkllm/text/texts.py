@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from exo.chat import ChatTemplate, GoTemplate, Template
+from exo.chat import ChatTemplate, GoTemplate, Template, foreign_template
 from exo.models import Modelfile
 from exo.types import (
     InvalidRequest,
@@ -27,7 +27,7 @@ from exo_rkllm.text.tokenizer import ModelTokenizer
 
 _NO_TOKENIZER = (
     "its folder has no tokenizer.json: prompts go to the runtime as text, only the runtime counts their tokens, and "
-    "long ones are refused by a bound alone. Put tokenizer.json and tokenizer_config.json of {repository} into it."
+    "long ones are refused by a bound alone. `rkllama pull --tokenizer {model}` brings the files of {repository}."
 )
 
 _NAMES_MESSAGES = re.compile(r"(?<![.\w])messages\b")
@@ -94,8 +94,9 @@ class ModelTexts:
             template = ChatTemplate(family.template, name=f"The chat template of the family {family.name}")
         warnings = []
         if tokenizer is None:
-            repository = modelfile.huggingface_path or (npu.tokenizer if npu else "") or "the original model"
-            warnings.append(_NO_TOKENIZER.format(repository=repository))
+            repository = modelfile.huggingface_path or (npu.tokenizer if npu else "")
+            model = card.id if repository else f"{card.id} --from OWNER/REPOSITORY"
+            warnings.append(_NO_TOKENIZER.format(model=model, repository=repository or "the original model"))
         elif own is None and given is None:
             warnings.append(f"its tokenizer files have no chat template; that of {family.name} is used.")
         named = card.thinking or _thinking_of(given, own) or (None if own else family.thinking)
@@ -123,7 +124,7 @@ class ModelTexts:
         if think and not self._can_think:
             raise UnsupportedParameter("This model does not think; leave think out.", param="think")
         messages = self._modelfile.conversation(messages)
-        chosen = self._template if template is None else self._template_of_request(template)
+        chosen = self._template if template is None else foreign_template(template)
         if think is False and self.thinking is not None and self._can_think:
             chosen = WithoutThinking(chosen, self.thinking)
         variables = {} if think is None else {"enable_thinking": think}
@@ -133,14 +134,10 @@ class ModelTexts:
         if template is None:
             return _prompt(self._encoder.encode(messages, template=chosen, variables=variables))
         encoder = PromptEncoder(self._tokenizer, chosen, self.thinking)
-        return replace(_prompt(encoder.encode(messages, variables=variables)), encoded=None)
-
-    def _template_of_request(self, source: str) -> Template:
-        special = {} if self._tokenizer is None else self._tokenizer.special_texts
-        try:
-            return template_of(source, special, "The template of the request")
-        except ModelLoadError as error:
-            raise InvalidRequest(error.message, param="template") from error
+        prompt = replace(_prompt(encoder.encode(messages, variables=variables)), encoded=None)
+        if not prompt.tokens:
+            raise InvalidRequest("The template makes an empty prompt of these messages.", param="template")
+        return prompt
 
     def encode_raw(self, text: str) -> Prompt:
         """A prompt as it is: strings of special tokens are those tokens."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
-from starlette.routing import Route, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.docs import Docs
+from exo.api.extension import Extension
 from exo.api.guard import Guard
 from exo.api.node import Node
 from exo.api.ollama.routes import Ollama
@@ -26,16 +27,10 @@ def create_app(
     *,
     preload: bool = True,
     probe_device: Callable[[], NodeCapabilities] = probe,
-    routes: Sequence[Route] = (),
-    plain_error_paths: frozenset[str] = frozenset(),
-    on_response: Callable[[str, int], None] | None = None,
+    extension: Extension | None = None,
 ) -> ASGIApp:
-    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end.
-
-    `routes` come before the node's own, so that they may replace them; those among `plain_error_paths` answer errors as
-    `{"error": message, "code": code}`. `on_response` is told the path and the status of every exchange at its end.
-    """
-    settings = settings or HttpSettings()
+    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end."""
+    settings, extension = settings or HttpSettings(), extension or Extension()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -47,23 +42,17 @@ def create_app(
 
     router = Router(
         routes=[
-            *routes,
+            *extension.routes,
             *OpenAI(service, settings).routes(),
             *Ollama(service, settings).routes(),
             *Node(service, probe_device).routes(),
-            *Docs().routes(),
+            *Docs(extension.title, extension.operations).routes(),
         ],
         redirect_slashes=False,
         default=_not_found,
         lifespan=lifespan,
     )
-    return Outermost(
-        Guard(router, settings),
-        router,
-        service.metrics,
-        plain_error_paths=plain_error_paths,
-        on_response=on_response,
-    )
+    return Outermost(Guard(router, settings), router, service.metrics, extension)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's shape

@@ -21,10 +21,14 @@ from exo.api.exchange import (
     send_json,
     start_message,
 )
+from exo.api.extension import Extension
+from exo.api.operation import Operation
 
 __all__ = [
     "Endpoint",
     "Exchange",
+    "Extension",
+    "Operation",
     "StreamWriter",
     "WholeWriter",
     "answer_request",

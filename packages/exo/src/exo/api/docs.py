@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import send_bytes, send_json
 from exo.api.openapi import document
+from exo.api.operation import Operation
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -36,6 +38,10 @@ _PAGE = """<!doctype html>
 class Docs:
     """The endpoints, as ASGI applications. Both documents are made at the first request."""
 
+    def __init__(self, title: str, further: Sequence[Operation]) -> None:
+        self._document = functools.cache(functools.partial(document, title, further))
+        self._page = functools.cache(lambda: render(self._document()).encode())
+
     def routes(self) -> list[Route]:
         return [
             Route("/openapi.json", Endpoint(self.openapi), methods=["GET"]),
@@ -43,15 +49,10 @@ class Docs:
         ]
 
     async def openapi(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        await send_json(send, 200, document())
+        await send_json(send, 200, self._document())
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        await send_bytes(send, 200, _page(), b"text/html; charset=utf-8")
-
-
-@functools.cache
-def _page() -> bytes:
-    return render(document()).encode()
+        await send_bytes(send, 200, self._page(), b"text/html; charset=utf-8")
 
 
 def render(doc: dict[str, Any]) -> str:
@@ -100,10 +101,11 @@ def _shape(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_shape(choice) for choice in schema["anyOf"])
     if "enum" in schema:
-        return escape(", ".join(str(value) for value in schema["enum"]))
+        return escape(", ".join(str(value) or "(empty)" for value in schema["enum"]))
     words = escape(str(schema.get("type", "")))
-    if schema.get("type") == "array":
-        words += f" of {_shape(schema.get('items', {}))}"
+    items = _shape(schema.get("items", {})) if schema.get("type") == "array" else ""
+    if items:
+        words += f" of {items}"
     limits = [f"{sign} {schema[key]}" for key, sign in _LIMITS if key in schema]
     return f"{words} {escape(', '.join(limits))}".strip()
 

@@ -105,10 +105,10 @@ def openai_error(error: ExoError) -> dict[str, Any]:
 def plain_error(error: ExoError) -> dict[str, Any]:
     """The error in Ollama's shape, which older servers for these boards share: one sentence, and our stable code.
 
-    Clients look for Ollama's words about a model that is not there.
+    Clients look for Ollama's words about a model that is not there. What another server has said of one stays as it is.
     """
     message = error.message
-    if isinstance(error, ModelNotFound):
+    if isinstance(error, ModelNotFound) and error.model:
         known = f"it has {', '.join(error.known)}" if error.known else "it has none"
         message = f"model '{error.model}' not found on this node: {known}. Name one of these, or bring it with a pull."
     return {"error": message, "code": error.code}

@@ -25,11 +25,16 @@ class Node:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/", Endpoint(self.welcome), methods=["GET"]),
             Route("/healthcheck", Endpoint(self.healthcheck), methods=["GET"]),
             Route("/ready", Endpoint(self.ready), methods=["GET"]),
             Route("/metrics", Endpoint(self.metrics), methods=["GET"]),
             Route("/v1/topology", Endpoint(self.topology), methods=["GET"]),
         ]
+
+    async def welcome(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        """Clients of Ollama ask it, by HEAD too, whether anybody is there."""
+        await send_bytes(send, 200, b"exo is running. /docs lists the paths.\n", b"text/plain; charset=utf-8")
 
     async def healthcheck(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         await send_json(send, 200, {"status": "ok"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -61,6 +62,7 @@ _OPERATIONS = (
         parameters=("model",),
     ),
     *OLLAMA_OPERATIONS,
+    Operation("get", "/", "The process answers, to people and to clients of Ollama.", {200: "text/plain"}),
     Operation("get", "/healthcheck", "The process answers. Needs no key.", {200: Health}),
     Operation(
         "get",
@@ -75,22 +77,23 @@ _OPERATIONS = (
 )
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+def document(title: str = "exo node", further: Sequence[Operation] = ()) -> dict[str, Any]:
+    """The OpenAPI 3.1 document. `further` operations come behind the node's own, or in the place of one of them."""
+    operations = {(operation.path, operation.method): operation for operation in (*_OPERATIONS, *further)}.values()
     types = {
-        kind for op in _OPERATIONS for kind in (*op.answers.values(), op.request, op.stream) if isinstance(kind, type)
+        kind for op in operations for kind in (*op.answers.values(), op.request, op.stream) if isinstance(kind, type)
     }
     schemas, components = msgspec.json.schema_components(
         sorted(types, key=lambda kind: kind.__name__), ref_template=_REF
     )
     refs = dict(zip(sorted(types, key=lambda kind: kind.__name__), schemas))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in _OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, refs)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "exo node",
+            "title": title,
             "version": __version__,
             "description": "Language models over HTTP. Keys, if the node has any, go into the Authorization header.",
         },

@@ -6,13 +6,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exo.api.errors import CLIENT_GONE, error_shape, status_of
 from exo.api.exchange import ClientGone, Exchange, exchange_of, send_error
+from exo.api.extension import Extension
 from exo.inference import NodeMetrics
 from exo.types import ExoError, MethodNotAllowed
 
@@ -23,26 +23,17 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Outermost:
-    """ASGI middleware around everything else; lifespan messages go straight to `lifespan`.
-
-    Errors on `plain_error_paths` have the shape of those below /api/. `on_response` is told the path and the status of
-    every exchange at its end, 499 if the client was gone.
-    """
+    """ASGI middleware around everything else; lifespan messages go straight to `lifespan`."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        lifespan: ASGIApp,
-        metrics: NodeMetrics,
-        *,
-        plain_error_paths: frozenset[str] = frozenset(),
-        on_response: Callable[[str, int], None] | None = None,
+        self, app: ASGIApp, lifespan: ASGIApp, metrics: NodeMetrics, extension: Extension | None = None
     ) -> None:
+        extension = extension or Extension()
         self._app = app
         self._lifespan = lifespan
         self._metrics = metrics
-        self._plain_error_paths = plain_error_paths
-        self._on_response = on_response
+        self._plain_error_paths = extension.plain_error_paths
+        self._on_response = extension.on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

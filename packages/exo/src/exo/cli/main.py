@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
+# Only what is light is imported here, the rest inside functions: Ctrl-C before `main` begins is a traceback.
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
-from typing import cast
 
 from exo import __version__
-from exo.cli import settings
-from exo.cli.command import Action, Command
-from exo.types import ExoError
+
+TYPE_CHECKING = False  # typing is not light
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from exo.cli.command import Action, Command
+    from exo.cli.entry import CommandParser
+    from exo.cli.settings import Setting
 
 COMMANDS_GROUP = "exo.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 with one sentence on stderr for an error that has a name."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = make_parser(arguments).parse_args(arguments)
-    action: Action = flags.action
+    """The exit code, see exo.cli.entry.run_command."""
     try:
-        return action(flags, os.environ)
-    except ExoError as error:
-        print(f"exo: {error.message}", file=sys.stderr)
-        return 2
+        from exo.cli.entry import run_command  # noqa: PLC0415 - see above
     except KeyboardInterrupt:
         return 130
+
+    def work() -> int:
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        flags = make_parser(arguments).parse_args(arguments)
+        action: Action = flags.action
+        return action(flags, os.environ)
+
+    return run_command("exo", work)
 
 
 def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser; further commands are imported only if `arguments` name them or ask for help."""
+    import argparse  # noqa: PLC0415 - see above
+
+    from exo.cli import settings  # noqa: PLC0415 - as above
+    from exo.cli.entry import CommandParser  # noqa: PLC0415 - as above
+
     parser = argparse.ArgumentParser(
         prog="exo", description="Serve language models on this machine. Alone: start the node."
     )
@@ -42,11 +52,11 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     _add_settings(parser, settings.SERVE_SETTINGS)
     parser.set_defaults(action=_serve)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=CommandParser)
 
     run = commands.add_parser("run", help="chat with a model in the terminal")
     run.add_argument("model", help="a model's id")
-    run.add_argument("prompt", nargs="*", help="one question; without it a conversation")
+    run.add_argument("prompt", nargs="*", default=[], help="one question; without it a conversation")
     _add_settings(run, settings.RUN_SETTINGS, default=argparse.SUPPRESS)
     run.set_defaults(action=_run)
 
@@ -55,14 +65,12 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     models.set_defaults(action=_models)
 
     pull = commands.add_parser("pull", help="bring a model into the store")
-    pull.add_argument("model", help="a model's id")
+    pull.add_argument("model", help="a model's id, or owner/repository/file.gguf[:name] of the hub")
+    pull.add_argument("--force", action="store_true", help="replace a model of the same name")
     _add_settings(pull, settings.STORE_SETTINGS, default=argparse.SUPPRESS)
     pull.set_defaults(action=_pull)
 
-    key = commands.add_parser("key", help="make an API key and the line for the key file")
-    key.add_argument("name", help="whose key it is")
-    key.set_defaults(action=_key)
-
+    _add_key(commands)
     commands.add_parser("version", help="print the version").set_defaults(action=_version)
     _add_plugin_commands(commands, arguments)
     return parser
@@ -71,18 +79,26 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 _LIST_ENGINES_HELP = "show each engine, whether it can run here, and if not why"
 
 
-def _add_settings(
-    parser: argparse.ArgumentParser, table: tuple[settings.Setting, ...], *, default: str | None = None
-) -> None:
+def _add_settings(parser: argparse.ArgumentParser, table: tuple[Setting, ...], *, default: str | None = None) -> None:
     for setting in table:
         setting.add_to(parser, default=default)
 
 
+def _add_key(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    key = commands.add_parser("key", help="make an API key and the line for the key file")
+    key.add_argument("name", help="whose key it is")
+    key.set_defaults(action=_key)
+
+
 def _add_plugin_commands(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[CommandParser],
     arguments: Sequence[str],
 ) -> None:
     """A command that is broken or claims a taken name is named on stderr; the others work."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - see above
+
+    from exo.cli.entry import CommandParser  # noqa: PLC0415 - as above
+
     wants_help = "-h" in arguments or "--help" in arguments
     for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda point: (point.name, point.value)):
         if not (wants_help or point.name in arguments):
@@ -91,8 +107,8 @@ def _add_plugin_commands(
             print(f"exo: the command {point.name} ({point.value}) is left out: the name is taken", file=sys.stderr)
             continue
         try:
-            command = cast("Command", point.load())
-            parser = argparse.ArgumentParser(prog=f"exo {point.name}", add_help=False)
+            command: Command = point.load()
+            parser = CommandParser(prog=f"exo {point.name}", add_help=False)
             command.configure(parser)
             added = commands.add_parser(point.name, help=command.help, parents=[parser])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; the others must work

@@ -14,13 +14,15 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from exo import __version__
 from exo.api import HttpSettings, KeyRing, bind, create_app, serve
 from exo.api.guard import is_loopback
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
+from exo.cli.entry import lose_broken_outputs
 from exo.cli.notify import ServiceManager
 from exo.inference import InferenceService
-from exo.types import ConfigurationError, ExoError
+from exo.types import ConfigurationError, ExoError, host_and_port
 
 Greet = Callable[[InferenceService, HttpSettings, str], Awaitable[str]]
 """The lines that greet whoever has started a program, from its service, its settings and its URL."""
@@ -30,9 +32,12 @@ Greet = Callable[[InferenceService, HttpSettings, str], Awaitable[str]]
 class Program:
     """What differs between the programs that serve an engine over HTTP.
 
-    `prefix` begins their variables. The others are called in this order, in one event loop.
+    `name` is shown with `version`, `prefix` begins the variables. The others are called in this order, in one event
+    loop.
     """
 
+    name: str
+    version: str
     prefix: str
     make_service: Callable[[], InferenceService]
     make_app: Callable[[InferenceService, HttpSettings], ASGIApp]
@@ -49,7 +54,7 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     def make_app(service: InferenceService, http: HttpSettings) -> ASGIApp:
         return create_app(service, http, preload=not chosen["no_preload"])
 
-    return serve_program(Program("EXO_", make_service, make_app, _what_to_type), chosen, env)
+    return serve_program(Program("exo", __version__, "EXO_", make_service, make_app, _what_to_type), chosen, env)
 
 
 def serve_program(program: Program, chosen: Mapping[str, Any], env: Mapping[str, str]) -> int:
@@ -70,21 +75,24 @@ async def _serve(program: Program, chosen: Mapping[str, Any], env: Mapping[str, 
         service = program.make_service()
         app = program.make_app(service, http)
         url = _url(http, sock.getsockname()[1])
-        with contextlib.suppress(OSError):  # nobody has to listen
+        try:
             print(await program.greet(service, http, url), flush=True)
-        async with _status_line(service, url, wanted=not chosen["disable_tui"]):
+        except OSError:
+            lose_broken_outputs()  # nobody has to listen
+        title = f"{program.name} {program.version}"
+        async with _status_line(service, title, url, wanted=not chosen["disable_tui"]):
             await serve(app, service, http, sock, manager)
 
 
 @contextlib.asynccontextmanager
-async def _status_line(service: InferenceService, url: str, *, wanted: bool) -> Any:
+async def _status_line(service: InferenceService, title: str, url: str, *, wanted: bool) -> Any:
     """A live line at the bottom of the terminal, where stderr is one."""
     if not wanted or not sys.stderr.isatty():
         yield
         return
     from exo.cli.status import show_status  # noqa: PLC0415 - rich is only loaded for a terminal
 
-    shown = asyncio.create_task(show_status(service, url), name="status line")
+    shown = asyncio.create_task(show_status(service, title, url), name="status line")
     try:
         yield
     finally:
@@ -94,7 +102,7 @@ async def _status_line(service: InferenceService, url: str, *, wanted: bool) -> 
 
 def _url(http: HttpSettings, port: int) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_and_port(host, port)}"
 
 
 async def _what_to_type(service: InferenceService, http: HttpSettings, url: str) -> str:

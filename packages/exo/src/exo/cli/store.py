@@ -6,16 +6,16 @@ import argparse
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
 
 from exo.cli import logs, settings
 from exo.cli.progress import showing_progress
-from exo.inference import EngineContext, Plugins, discover
-from exo.models import ModelStore
-from exo.models.pull import pull
-from exo.types import ModelCard, PullError
+from exo.cli.tables import print_table
+from exo.inference import EngineContext, Plugins, count_text, discover
+from exo.models import HubLibrary, ModelStore
+from exo.types import ModelCard
 
 
 def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
@@ -29,8 +29,10 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     for model_id in sorted(cards):
         card = cards[model_id]
         engines = ", ".join(served[model_id][1]) if model_id in served else "not in the store"
-        rows.append((model_id, _count(card.parameters), _count(card.context_length), card.role, card.licence, engines))
-    _print_table(rows)
+        rows.append(
+            (model_id, count_text(card.parameters), count_text(card.context_length), card.role, card.licence, engines)
+        )
+    print_table(rows)
     for problem in plugins.problems:
         print(f"problem: {problem}", file=sys.stderr)
     for note in context.store.left_out(".gguf"):
@@ -42,28 +44,14 @@ def pull_model(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     """Bring a model into the store: one that a card names, or a .gguf of the hub."""
     logs.set_up("error", as_json=False)
     cards = discover().cards()
-    card = next((card for card in cards.values() if flags.model in (card.id, *card.aliases)), None)
-    if card is None and "/" in flags.model:
-        _pull_from_hub(flags.model, _store(flags, env), env)
-        return 0
-    if card is None:
-        raise PullError(
-            f"There is no card for {flags.model!r}. Known models: {', '.join(sorted(cards))}. "
-            "One of the hub is named owner/repo/file.gguf."
-        )
-    if not card.files:
-        raise PullError(f"The card of {card.id} names no file to pull.")
-    pull(card, next(iter(card.files)), _store(flags, env), report=lambda text: print(text, file=sys.stderr))
-    return 0
-
-
-def _pull_from_hub(text: str, store: ModelStore, env: Mapping[str, str]) -> None:
-    from exo.models.hub import HubReference, pull_from_hub  # noqa: PLC0415 - an HTTP client, needed only here
-
-    reference = HubReference.parse(text)
+    # A card may also name a wheel for the engine of a plugin.
+    engines = dict.fromkeys(["llamacpp", *(engine for card in cards.values() for engine in card.files)])
+    library = HubLibrary(_store(flags, env), ".gguf", engines=list(engines), cards=cards, env=env)
     with showing_progress() as report:
-        pulled = pull_from_hub(reference, store.root, suffix=".gguf", env=env, report=report)
-    print(f"{pulled.name} is in the store: {pulled.folder / pulled.file}", file=sys.stderr)
+        name = library.pull(flags.model, force=flags.force, report=report)
+    stored = library.store.find(name, library.suffix)
+    print(f"{name} is in the store: {stored.path if stored else library.store.folder(name)}", file=sys.stderr)
+    return 0
 
 
 async def _served(plugins: Plugins, context: EngineContext) -> dict[str, tuple[ModelCard, list[str]]]:
@@ -83,18 +71,3 @@ async def _served(plugins: Plugins, context: EngineContext) -> dict[str, tuple[M
 
 def _store(flags: argparse.Namespace, env: Mapping[str, str]) -> ModelStore:
     return ModelStore(settings.models_dir(settings.read(settings.STORE_SETTINGS, flags, env)))
-
-
-def _count(number: int) -> str:
-    """135M, 1.5B, 8192 …; nothing for an unknown one."""
-    if number >= 1_000_000_000:
-        return f"{number / 1e9:.1f}B"
-    if number >= 1_000_000:
-        return f"{number / 1e6:.0f}M"
-    return str(number) if number else ""
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

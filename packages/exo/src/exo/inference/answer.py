@@ -110,8 +110,14 @@ class Answer:
         if delta.sampling is not None:
             self.sampling = delta.sampling
         if delta.usage is not None:
-            self.usage = delta.usage
+            self.usage = _sane(delta.usage)
         if delta.timings is not None:
             self.timings = delta.timings
         if delta.finish_reason is not None:
             self.finished = True
+
+
+def _sane(usage: Usage) -> Usage:
+    """Counts come from other programs; a negative one would end the answer in the metrics."""
+    counts = {name: max(0, getattr(usage, name)) for name in Usage.__struct_fields__}
+    return Usage(**counts)

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
-from exo.types import AnswerFormat, AnswerNotValid, ChatRequest, Delta, InvalidRequest, Message, Timings, Usage
+from exo.inference import schema_check
+from exo.types import (
+    AnswerFormat,
+    AnswerNotValid,
+    ChatRequest,
+    ContextOverflow,
+    Delta,
+    InvalidRequest,
+    Message,
+    Timings,
+    Usage,
+)
 
 ATTEMPTS = 3
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
-_LONGEST_REASON = 300
+_CHECK_TIMEOUT = 20.0
+_LONGEST_LINE = 1 << 20
+_LARGEST_SCHEMA = 1 << 17
+"""Characters. It is told to the model, whose context is smaller."""
 
 Counted = TypeVar("Counted", Usage, Timings)
 Chat = Callable[[ChatRequest], AsyncGenerator[Delta, None]]
+Check = Callable[[str], Awaitable[str]]
+"""Says what is wrong with a text, as a sentence; nothing if it fits."""
 
 
 async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[Delta, None]:
@@ -29,34 +46,31 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
     schema that is none.
     """
     form = request.format or AnswerFormat()
-    check = _checker(form.schema)
     asked = msgspec.structs.replace(request, messages=_told(request.messages, form))
     usage, timings, problem, begun = Usage(), Timings(), "", False
-    for _ in range(ATTEMPTS):
-        text: list[str] = []
-        last = Delta()
-        async with contextlib.aclosing(chat(asked)) as deltas:
-            async for delta in deltas:
-                text.append(delta.text)
-                last = delta
-                if delta.finish_reason is None and (delta.reasoning or delta.sampling or not begun):
-                    yield msgspec.structs.replace(delta, text="")  # the first one tells that the run has begun
-                begun = True
-        usage, timings = _sum(usage, last.usage), _sum(timings, last.timings)
-        written = "".join(text)
-        answer = unfenced(written)
-        problem = check(answer)
-        if not problem:
-            yield msgspec.structs.replace(last, text=answer, usage=usage, timings=timings)
-            return
-        if last.finish_reason == "length":
-            problem = "It was cut off: allow more tokens."
-            break
-        asked = msgspec.structs.replace(asked, messages=(*asked.messages, *_complaint(written, problem)))
-    raise AnswerNotValid(
-        f"{request.model} gave no answer in the format that was asked for: {problem} "
-        "Ask for something simpler, or use an engine that can constrain the answer (llamacpp)."
-    )
+    async with _checking(form.schema) as check:
+        for _ in range(ATTEMPTS):
+            text: list[str] = []
+            last = Delta()
+            async with contextlib.aclosing(_ask(chat, asked, problem)) as deltas:
+                async for delta in deltas:
+                    text.append(delta.text)
+                    last = delta
+                    if delta.finish_reason is None and (delta.reasoning or delta.sampling or not begun):
+                        yield msgspec.structs.replace(delta, text="")  # the first one tells that the run has begun
+                    begun = True
+            usage, timings = _sum(usage, last.usage), _sum(timings, last.timings)
+            written = "".join(text)
+            answer = unfenced(written)
+            problem = await check(answer)
+            if not problem:
+                yield msgspec.structs.replace(last, text=answer, usage=usage, timings=timings)
+                return
+            if last.finish_reason == "length":
+                problem = "It was cut off: allow more tokens."
+                break
+            asked = msgspec.structs.replace(asked, messages=(*asked.messages, *_complaint(written, problem)))
+    raise _not_valid(request.model, problem)
 
 
 def unfenced(text: str) -> str:
@@ -65,59 +79,74 @@ def unfenced(text: str) -> str:
     return (found[1] if found else text).strip()
 
 
-def _checker(schema: Mapping[str, Any] | None) -> Callable[[str], str]:
-    """Says what is wrong with a text, as a sentence; nothing if it fits."""
+async def _ask(chat: Chat, request: ChatRequest, problem: str) -> AsyncGenerator[Delta, None]:
+    """One attempt. One that has no room for the complaint about the one before is the end of it."""
+    try:
+        async with contextlib.aclosing(chat(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+    except ContextOverflow as error:
+        if not problem:
+            raise
+        raise _not_valid(request.model, f"{problem} There is no room in the context to ask again.") from error
+
+
+def _not_valid(model: str, problem: str) -> AnswerNotValid:
+    return AnswerNotValid(
+        f"{model} gave no answer in the format that was asked for: {problem} "
+        "Ask for something simpler, or use an engine that can constrain the answer (llamacpp)."
+    )
+
+
+@contextlib.asynccontextmanager
+async def _checking(schema: Mapping[str, Any] | None) -> AsyncGenerator[Check, None]:
+    """The check for a schema. It may take long, or all memory, and so it happens in a process of its own."""
     if schema is None:
-        return _problem_of_object
-    from jsonschema import exceptions, validators  # noqa: PLC0415 - only where a schema is asked for
-    from referencing import Registry, Resource  # noqa: PLC0415 - as above
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415 - as above
-    from referencing.jsonschema import DRAFT202012  # noqa: PLC0415 - as above
-
-    whole = Resource.from_contents(dict(schema), default_specification=DRAFT202012)
-    registry = Registry().with_resource("", whole)  # of the schema alone: nothing is fetched for a $ref
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+        yield _problem_of_object
+        return
+    if len(json.dumps(schema)) > _LARGEST_SCHEMA:
+        raise InvalidRequest(f"The schema has over {_LARGEST_SCHEMA} characters.", param="format")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        schema_check.__file__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LONGEST_LINE,
+    )
     try:
-        kind.check_schema(dict(schema))
-        for reference in _references(schema):
-            registry.resolver().lookup(reference)
-    except exceptions.SchemaError as error:
-        raise InvalidRequest(f"The schema is none: {error.message[:_LONGEST_REASON]}.", param="format") from None
-    except Unresolvable as error:
-        raise InvalidRequest(f"The schema refers to what is not in it: {error.ref}.", param="format") from None
-    return functools.partial(_problem_of, kind(dict(schema), registry=registry))
+        await _exchange(process, schema)
+
+        async def check(text: str) -> str:
+            return (await _exchange(process, text))["problem"]
+
+        yield check
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
-def _references(schema: object) -> Iterator[str]:
-    """Every `$ref` in a schema."""
-    if isinstance(schema, Mapping):
-        if isinstance(schema.get("$ref"), str):
-            yield schema["$ref"]
-        for value in schema.values():
-            yield from _references(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _references(value)
+async def _problem_of_object(text: str) -> str:
+    return schema_check.problem_of(text, schema_check.object_problem)
 
 
-def _problem_of_object(text: str) -> str:
-    value, problem = _parsed(text)
-    return problem or ("" if isinstance(value, dict) else "It is JSON, but no object.")
-
-
-def _problem_of(validator: Any, text: str) -> str:
-    value, problem = _parsed(text)
-    if problem:
-        return problem
-    error = next(iter(validator.iter_errors(value)), None)
-    return "" if error is None else f"At {error.json_path}: {error.message[:_LONGEST_REASON]}."
-
-
-def _parsed(text: str) -> tuple[Any, str]:
-    try:
-        return json.loads(text), ""
-    except (ValueError, RecursionError) as error:
-        return None, f"It is not JSON: {error}."
+async def _exchange(process: asyncio.subprocess.Process, value: Any) -> dict[str, str]:
+    """One line there and one back. Raises InvalidRequest for what the process refuses, or does not survive."""
+    assert process.stdin is not None  # noqa: S101 - for mypy: both are pipes
+    assert process.stdout is not None  # noqa: S101 - as above
+    line = b""
+    with contextlib.suppress(ConnectionError, asyncio.TimeoutError, ValueError):  # the last: a line that never ends
+        process.stdin.write(json.dumps(value).encode() + b"\n")
+        await process.stdin.drain()
+        line = await asyncio.wait_for(process.stdout.readline(), _CHECK_TIMEOUT)
+    answer: dict[str, str] = (
+        json.loads(line) if line else {"refused": "it takes too long, or too much memory, to check"}
+    )
+    if "refused" in answer:
+        raise InvalidRequest(f"The schema cannot be used: {answer['refused']}.", param="format")
+    return answer
 
 
 def _told(messages: tuple[Message, ...], form: AnswerFormat) -> tuple[Message, ...]:

@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class PooledModel(ABC):
-    """A model in memory. `users` counts who needs it to stay there; a `retiring` one takes no new users.
+    """A model in memory. `users` counts who needs it to stay there.
+
+    `retiring` counts who wants it gone: such a model takes no new users. `retired` is set when one of them has ended.
 
     `size` is what it takes in bytes and `context` its length in tokens, 0 if that is not known. Unused, it stays for
     `keep_alive` seconds after `last_used`, which is a time of the monotonic clock.
@@ -30,7 +32,8 @@ class PooledModel(ABC):
 
     def __init__(self) -> None:
         self.users = 0
-        self.retiring = False
+        self.retiring = 0
+        self.retired = asyncio.Event()
         self.keep_alive = math.inf
         self.last_used = time.monotonic()
         self.timer: asyncio.TimerHandle | None = None
@@ -79,8 +82,8 @@ class _Loading(Generic[M]):
 class ModelPool(Generic[M]):
     """The loaded models of one engine, by id. One owner: the event loop.
 
-    `load(model_id, begin)` makes room with `retire` as it sees fit, then calls `begin`, then loads; it runs alone: no
-    other load and no unload runs meanwhile. `keep_alive` is for whoever names no other. Blocks: `use`, while a model is
+    `load(model_id, begin)` makes room with `retire` as it sees fit, then calls `begin`, then loads; no
+    other load runs meanwhile. `keep_alive` is for whoever names no other. Blocks: `use`, while a model is
     loaded. Can race: a load that nobody waits for any more, which is given up while it still waits for room, and goes
     on once it has begun.
     """
@@ -136,10 +139,14 @@ class ModelPool(Generic[M]):
             self._expire_later(model_id, model)
 
     async def unload(self, model_id: str) -> None:
-        """Let the model finish what it has, then unload it; one that is not loaded is left alone."""
-        async with self._switching:
-            if model_id in self._loaded:
-                await self.retire(model_id)
+        """Let the model finish what it has, then unload it; one that is not loaded is left alone.
+
+        Loads of other models go on meanwhile. One of this model that is under way is waited for.
+        """
+        loading = self._loading.get(model_id)
+        if loading is not None:
+            await asyncio.wait({loading.task})
+        await self.retire(model_id)
 
     async def _unload_expired(self, model_id: str) -> None:
         """Unload the model unless somebody has used it by now."""
@@ -153,17 +160,21 @@ class ModelPool(Generic[M]):
         return min(self._loaded, key=lambda name: self._loaded[name].users > 0)
 
     async def retire(self, model_id: str) -> None:
-        """For `load` only: let the model finish what it has, hold new requests back meanwhile, and unload it."""
+        """For `load`: let the model finish what it has, hold new requests back meanwhile, and unload it."""
+        model = self._loaded.get(model_id)
+        if model is None:
+            return
         logger.info("unloading %s", model_id)
-        model = self._loaded[model_id]
-        model.retiring = True
+        model.retiring += 1
         try:
             await model.idle()
+            if self._loaded.get(model_id) is model:  # else somebody else was quicker
+                del self._loaded[model_id]
+                _stop_timer(model)
+                await self._close(model)
         finally:
-            model.retiring = False
-        if self._loaded.pop(model_id, None) is not None:  # else the pool was closed, and the model with it
-            _stop_timer(model)
-            await self._close(model)
+            model.retiring -= 1
+            model.retired.set()
 
     async def close(self) -> None:
         """Unload everything at once; nothing can be used afterwards."""
@@ -216,6 +227,7 @@ class ModelPool(Generic[M]):
             loading.waiters -= 1
             if loading.model is not None:
                 await loading.model.leave()
+                self._expire_later(model_id, loading.model)
             elif loading.waiters == 0 and not loading.begun:
                 self._forget(model_id, loading)  # or somebody could join what is given up
                 loading.task.cancel()
@@ -226,6 +238,7 @@ class ModelPool(Generic[M]):
             loading.begun = True
 
         try:
+            await self._until_retired(model_id)
             async with self._switching:
                 model = self._loaded.get(model_id)
                 if model is None:
@@ -233,9 +246,17 @@ class ModelPool(Generic[M]):
                     await self._refuse_if_closed(model_id, model)
                 self._loaded[model_id] = loading.model = model
                 model.users += loading.waiters  # at once, or the next load could take it from them
+                model.keep_alive = self._keep_alive
+                self._expire_later(model_id, model)  # nobody may wait for it any more
                 return model
         finally:
             self._forget(model_id, loading)
+
+    async def _until_retired(self, model_id: str) -> None:
+        """Not under the lock, so that other models may be loaded meanwhile."""
+        while (model := self._loaded.get(model_id)) is not None and model.retiring:
+            model.retired.clear()
+            await model.retired.wait()
 
     def _forget(self, model_id: str, loading: _Loading[M]) -> None:
         if self._loading.get(model_id) is loading:

@@ -140,14 +140,14 @@ class InferenceService:
         if not request.messages:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         self._refuse_what_the_engine_cannot(request)
+        conversation = conversation_key(request)
         if request.format is not None and "json_schema" not in self.engine.capabilities:
             work = functools.partial(answer_in_format, self.engine.chat, request)
-        else:
-            work = functools.partial(self.engine.chat, request)
+            return await self._admit(request, work, conversation=conversation)
         return await self._admit(
             request,
-            work,
-            conversation=conversation_key(request),
+            functools.partial(self.engine.chat, request),
+            conversation=conversation,
             meanwhile=functools.partial(self._prepare, request),
         )
 

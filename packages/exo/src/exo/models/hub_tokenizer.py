@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from exo.models.folder import TOKENIZER, TOKENIZER_BESIDE, TOKENIZER_INSTEAD
 from exo.models.hub_client import HubClient, Repository
 from exo.models.hub_files import Wanted
 from exo.models.hub_reference import DEFAULT_REVISION
 from exo.types import PullError
 
-TOKENIZER = "tokenizer.json"
-_BESIDE = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-    "added_tokens.json",
-)
-_INSTEAD = ("vocab.json", "merges.txt", "tokenizer.model")
-"""What older repositories have instead of a tokenizer.json."""
-
 
 def files_of(repository: Repository, folder: str = "") -> list[Wanted]:
     """The tokenizer's files, from `folder` first and then from the root; empty if there is no tokenizer."""
-    main = _first(repository, folder, [TOKENIZER]) or _first(repository, folder, _INSTEAD)
-    return [*main, *_first(repository, folder, _BESIDE)] if main else []
+    main = _first(repository, folder, [TOKENIZER]) or _first(repository, folder, TOKENIZER_INSTEAD)
+    return [*main, *_first(repository, folder, TOKENIZER_BESIDE)] if main else []
 
 
 def find(client: HubClient, model: Wanted, original: str) -> tuple[list[Wanted], list[str]]:
@@ -59,7 +48,7 @@ def find(client: HubClient, model: Wanted, original: str) -> tuple[list[Wanted],
 
 def not_in(folder: Path, wanted: Iterable[Wanted]) -> list[Wanted]:
     """The files that a model's folder still needs: where there is a tokenizer.json, nothing that stands in for it."""
-    unneeded = set(_INSTEAD) if (folder / TOKENIZER).exists() else set()
+    unneeded = set(TOKENIZER_INSTEAD) if (folder / TOKENIZER).exists() else set()
     return [one for one in wanted if one.name not in unneeded and not (folder / one.name).exists()]
 
 

@@ -19,7 +19,7 @@ import msgspec
 from exo.types import BadModelfile, Message, Role, Sampling, StoreError
 
 FILE_NAME = "Modelfile"
-_LARGEST_FILE = 1 << 20
+LARGEST_FILE = 1 << 20
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=(.*)", re.ASCII | re.DOTALL)
 _INSTRUCTION = re.compile(
     r"\s*((?:(?:parameter|message)\s+\S+)|[a-z_][a-z0-9_.-]*)(?:\s+(.*))?", re.ASCII | re.DOTALL | re.IGNORECASE
@@ -28,6 +28,7 @@ _BEGIN = {quote: re.compile(rf"{quote}((?:\\.|[^{quote}\\])*){quote}", re.DOTALL
 _QUOTED = {
     quote: re.compile(begin.pattern + r"[ \t]*(?:#[^\n]*)?(?=\n|\Z)", re.DOTALL) for quote, begin in _BEGIN.items()
 }
+_CLOSES = {quote: re.compile(rf"(?:\\.|[^{quote}\\])*{quote}") for quote in ('"', "'")}
 _ESCAPES = {'"': {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}, "'": {"'": "'", "\\": "\\"}}
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -84,17 +85,17 @@ class Modelfile:
         return (*system, *self.messages, *messages)
 
     def sampling(self) -> Sampling:
-        """The part of the parameters that a request may override."""
+        """The part of the parameters that a request may override. A seed of -1 is none, a top_k of -1 off."""
         own = self.parameters
         return Sampling(
             temperature=own.temperature,
             top_p=own.top_p,
-            top_k=own.top_k,
+            top_k=None if own.top_k is None else max(0, own.top_k),
             min_p=own.min_p,
             repeat_penalty=own.repeat_penalty,
             presence_penalty=own.presence_penalty,
             frequency_penalty=own.frequency_penalty,
-            seed=own.seed,
+            seed=None if own.seed == -1 else own.seed,
         )
 
 
@@ -125,13 +126,13 @@ def _read(path: Path) -> str | None:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise StoreError(f"{path} cannot be read: it is no plain file. Replace it, or remove it.")
-            content = file.read(_LARGEST_FILE + 1)
+            content = file.read(LARGEST_FILE + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}. Make it readable for this user.") from error
-    if len(content) > _LARGEST_FILE:
-        raise BadModelfile(f"{path} is over {_LARGEST_FILE} bytes: that is no Modelfile. Replace it, or remove it.")
+    if len(content) > LARGEST_FILE:
+        raise BadModelfile(f"{path} is over {LARGEST_FILE} bytes: that is no Modelfile. Replace it, or remove it.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -142,8 +143,10 @@ def parse_modelfile(text: str, *, name: str = FILE_NAME) -> Modelfile:
     """What the text of a Modelfile says. Of a key that comes twice the later one counts, but stops and messages add up.
 
     Raises BadModelfile for a number that is none or out of range, for quotes that are not closed and for a NUL; it
-    begins with `name` and the line.
+    begins with `name` and the line. A text that is over the limit for files is none either.
     """
+    if len(text) > LARGEST_FILE:
+        raise BadModelfile(f"{name} is over {LARGEST_FILE} bytes: that is no Modelfile. Say less in it.")
     found = _Found(name)
     for line, key, value in _statements(text, name):
         if key:
@@ -151,6 +154,22 @@ def parse_modelfile(text: str, *, name: str = FILE_NAME) -> Modelfile:
         else:
             found.strange(line, "", value, "is neither KEY=value nor INSTRUCTION value")
     return found.modelfile()
+
+
+def with_from(text: str, model: str) -> str:
+    """The text of a Modelfile from which another one can be made: its FROM names the model, not a file of its folder.
+
+    A faulty text comes back as it is.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    try:
+        at = next((line for line, key, _ in _statements(text, FILE_NAME) if key.upper() == "FROM"), None)
+    except BadModelfile:
+        return text
+    if at is None:
+        return f"FROM {model}\n{text}"
+    lines[at - 1] = f'FROM="{model}"' if _ASSIGNMENT.fullmatch(lines[at - 1]) else f"FROM {model}"
+    return "\n".join(lines)
 
 
 def _statements(text: str, name: str) -> Iterator[tuple[int, str, str]]:
@@ -194,13 +213,21 @@ class _Lines:
 
     def _in_quotes(self, quote: str, text: str) -> str:
         ends_here = _BEGIN[quote].match(text) is not None
-        found = _QUOTED[quote].match(text if ends_here else "\n".join([text, *self._lines[self.number :]]))
+        further = 0 if ends_here else self._lines_up_to(quote)
+        found = _QUOTED[quote].match("\n".join([text, *self._lines[self.number : self.number + further]]))
         if found:
-            self.number += found[0].count("\n")
+            self.number += further
             escapes = _ESCAPES[quote]
             return re.sub(r"\\(.)", lambda pair: escapes.get(pair[1], pair[0]), found[1], flags=re.DOTALL)
         if ends_here and text.rstrip().endswith(quote):  # older servers write quotes inside the text as they are
             return text.rstrip()[1:-1]
+        raise self._open(self.number)
+
+    def _lines_up_to(self, quote: str) -> int:
+        """How many of the next lines belong to a text in quotes that is open."""
+        for further in range(self.number, len(self._lines)):
+            if _CLOSES[quote].match(self._lines[further]):
+                return further + 1 - self.number
         raise self._open(self.number)
 
     def instructed(self, text: str) -> str:
@@ -329,7 +356,7 @@ _PARAMETERS = {
     "NUM_PREDICT": _Parameter("num_predict", -2, 1 << 24, whole=True),
     "MAX_NEW_TOKENS": _Parameter("num_predict", -2, 1 << 24, whole=True),
     "TEMPERATURE": _Parameter("temperature", 0, 100),
-    "TOP_K": _Parameter("top_k", 0, 1 << 24, whole=True),
+    "TOP_K": _Parameter("top_k", -1, 1 << 24, whole=True),
     "TOP_P": _Parameter("top_p", 0, 1),
     "MIN_P": _Parameter("min_p", 0, 1),
     "REPEAT_PENALTY": _Parameter("repeat_penalty", 0, 100),

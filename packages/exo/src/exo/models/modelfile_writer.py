@@ -1,13 +1,14 @@
-"""A Modelfile as text, in Ollama's syntax."""
+"""A Modelfile as text, in either syntax."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import msgspec
 
-from exo.models.modelfile import Modelfile, parse_modelfile
+from exo.models.modelfile import LARGEST_FILE, Modelfile, parse_modelfile
 from exo.types import BadModelfile
 
 _PLAIN = re.compile(r"[A-Za-z0-9.,:/_+~@<|{(\[-](?:[^\n\r\0]*[^\s\0])?")
@@ -25,7 +26,8 @@ def write_modelfile(modelfile: Modelfile) -> str:
     lines = [*_texts(modelfile), *_parameters(modelfile), *_messages(modelfile), *_unknown(modelfile)]
     text = "".join(f"{line}\n" for line in lines)
     try:
-        text.encode()
+        if len(text.encode()) > LARGEST_FILE:
+            raise BadModelfile(f"Modelfile: it would be over {LARGEST_FILE} bytes. Say less in it.")
         found = parse_modelfile(text)
     except UnicodeEncodeError as error:
         raise BadModelfile(f"Modelfile: {error.object[error.start]!r} is no character. Remove it.") from None
@@ -37,6 +39,14 @@ def write_modelfile(modelfile: Modelfile) -> str:
             'three quotes (""") at the end of a line, line ends of other systems, and what is no KEY value.'
         )
     return text
+
+
+def write_assignments(values: Mapping[str, str]) -> str:
+    """A Modelfile of lines KEY="value", as in an environment file.
+
+    For what a pull writes: servers that came before this one read the folders of the same store, and know nothing else.
+    """
+    return "".join(f"{_assignment(key, value)}\n" for key, value in values.items())
 
 
 def _texts(modelfile: Modelfile) -> list[str]:
@@ -73,6 +83,10 @@ def _instruction(key: str, assigned: str, value: str) -> str:
     if _PLAIN.fullmatch(value):
         return f"{key} {value}"
     if assigned and ("\r" in value or _ENDS_A_LINE.search(value)):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-        return f'{assigned}="{escaped}"'
+        return _assignment(assigned, value)
     return f'{key} """{value}"""'
+
+
+def _assignment(key: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'{key}="{escaped}"'

@@ -1,5 +1,6 @@
 """The internal request, delta, usage and card types, and the exception tree. Nothing of exo lies below."""
 
+from exo.types.address import host_and_port
 from exo.types.card import (
     ModelCard,
     ModelRole,
@@ -120,4 +121,5 @@ __all__ = [
     "UnsupportedParameter",
     "Usage",
     "WorkerDied",
+    "host_and_port",
 ]

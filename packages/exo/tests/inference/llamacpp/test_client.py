@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from exo.inference.llamacpp import client as client_module
-from exo.inference.llamacpp.client import LlamaClient, error_of, messages_json
+from exo.inference.llamacpp.client import LlamaClient, error_of
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -26,7 +26,6 @@ from exo.types import (
     RunFailed,
     Sampling,
     Timings,
-    ToolCall,
     Usage,
 )
 
@@ -220,23 +219,6 @@ async def test_any_seed_becomes_one_that_is_not_random(llama: FakeLlama, client:
     llama.script = [OK, data(USAGE)]
     await collect(client.chat(msgspec.structs.replace(REQUEST, sampling=Sampling(seed=seed))))
     assert 0 <= llama.bodies[0]["seed"] < 2**32 - 1
-
-
-def test_messages_keep_their_tool_calls_and_their_reasoning() -> None:
-    call = ToolCall(id="c1", name="f", arguments='{"x": 1}')
-    messages = (
-        Message(role="assistant", content="", reasoning="hm", tool_calls=(call,)),
-        Message(role="tool", content="2", tool_call_id="c1"),
-    )
-    assert messages_json(ChatRequest(model="m", messages=messages)) == [
-        {
-            "role": "assistant",
-            "content": "",
-            "reasoning_content": "hm",
-            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
-        },
-        {"role": "tool", "content": "2", "tool_call_id": "c1"},
-    ]
 
 
 # what comes back

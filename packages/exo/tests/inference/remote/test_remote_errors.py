@@ -14,6 +14,7 @@ from exo.types import (
     CapacityError,
     ConfigurationError,
     ContextOverflow,
+    EngineUnavailable,
     ExoError,
     ForbiddenHost,
     ForbiddenOrigin,
@@ -29,9 +30,13 @@ from exo.types import (
     RemoteUnavailable,
     RequestError,
     RunFailed,
+    ShuttingDown,
 )
 
 ABOUT_THE_WAY = {
+    EngineUnavailable,
+    RemoteUnavailable,
+    ShuttingDown,
     ExoError,
     RequestError,
     NotFound,

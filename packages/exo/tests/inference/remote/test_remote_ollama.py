@@ -315,7 +315,7 @@ async def test_show(server: RemoteServer, client: OllamaClient) -> None:
         "capabilities": ["completion", "thinking"],
     }
     server.routes["/api/show"] = [answer(shown)]
-    found = await client.show(ModelDescription(id="m", size=5, format="rkllm"))
+    found = await client.show(ModelDescription(id="m", size=5, format="rkllm"), is_exo=True)
     assert found == ModelDescription(
         id="m",
         size=5,
@@ -331,6 +331,24 @@ async def test_show(server: RemoteServer, client: OllamaClient) -> None:
         capabilities=("completion", "thinking"),
     )
     assert server.body("/api/show") == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "context"),
+    [
+        ("", 0),
+        ("num_ctx 2048", 2048),
+        ("num_ctx 999999", 4096),
+        ("num_ctx many", 0),
+        ("num_ctx -1", 0),
+        ("num_ctx 1\nnum_ctx 2", 0),
+    ],
+)
+async def test_the_longest_context_of_a_model_is_not_the_one_it_is_served_with(
+    server: RemoteServer, client: OllamaClient, parameters: str, context: int
+) -> None:
+    server.routes["/api/show"] = [answer({"model_info": {"x.context_length": 4096}, "parameters": parameters})]
+    assert (await client.show(ModelDescription(id="m"))).context_length == context
 
 
 async def test_a_client_of_its_own(server: RemoteServer) -> None:

@@ -332,7 +332,8 @@ async def test_too_few_embeddings(server: RemoteServer, client: OpenAIClient) ->
 async def test_models(server: RemoteServer, client: OpenAIClient) -> None:
     listed = [
         {"id": "a", "owned_by": "vllm", "max_model_len": 4096},
-        {"id": "b", "owned_by": "llamacpp", "meta": {"n_ctx_train": 2048, "n_params": 7, "size": 5}},
+        {"id": "b", "owned_by": "llamacpp", "meta": {"n_ctx": 2048, "n_ctx_train": 32768, "n_params": 7, "size": 5}},
+        {"id": "b2", "owned_by": "llamacpp", "meta": {"n_ctx_train": 32768}},
         {"id": "c", "meta": None},
     ]
     server.routes["/v1/models"] = [answer({"data": listed})]
@@ -340,6 +341,7 @@ async def test_models(server: RemoteServer, client: OpenAIClient) -> None:
     assert [(one.id, one.context_length, one.size, one.parameters_count) for one in found] == [
         ("a", 4096, 0, 0),
         ("b", 2048, 5, 7),
+        ("b2", 0, 0, 0),
         ("c", 0, 0, 0),
     ]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from exo.api.ollama.options import refuse_unsupported, stops_of
+import msgspec
+
+from exo.api.ollama.options import refuse_unsupported, sampling_of, stops_of
 from exo.api.ollama.request import messages_of
 from exo.api.ollama.schema import OllamaCreateRequest, Options
-from exo.models import Modelfile, ModelParameters, write_modelfile
+from exo.chat import foreign_template
+from exo.models import Modelfile, ModelParameters, parse_modelfile, write_modelfile
 from exo.types import InvalidRequest, UnsupportedParameter
 
 _REFUSED = {
@@ -15,18 +18,7 @@ _REFUSED = {
     "quantization": "Models are not quantised here; bring one that is.",
 }
 _FROM_MODELFILE = ("from_", "system", "template", "license", "parameters", "messages")
-_SAME_NAME = (
-    "num_ctx",
-    "num_predict",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repeat_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-)
+_NO_CAP = -1
 
 
 def refuse_uploads(wire: OllamaCreateRequest) -> None:
@@ -41,7 +33,12 @@ def modelfile_text(wire: OllamaCreateRequest, *, base: str | None) -> str:
 
     Raises InvalidRequest, BadModelfile.
     """
+    if wire.template:
+        foreign_template(wire.template)
     if wire.modelfile:
+        template = parse_modelfile(wire.modelfile).template
+        if template:
+            foreign_template(template)
         both = [name.rstrip("_") for name in _FROM_MODELFILE if getattr(wire, name)]
         if both:
             raise InvalidRequest(f"modelfile and {both[0]} contradict each other; send one of them.", param=both[0])
@@ -62,6 +59,15 @@ def modelfile_text(wire: OllamaCreateRequest, *, base: str | None) -> str:
 
 
 def _parameters(options: Options) -> ModelParameters:
+    """What an option of a request would do, as a parameter.
+
+    A seed of -1 and a num_predict of 0 or less are written down: they go before what the other model's Modelfile says.
+    """
     refuse_unsupported(options, path="parameters")
-    same = {name: getattr(options, name) for name in _SAME_NAME}
-    return ModelParameters(**same, stop=stops_of(options))
+    longest = options.num_predict
+    return ModelParameters(
+        **msgspec.structs.asdict(sampling_of(options)) | {"seed": options.seed},
+        num_ctx=options.num_ctx,
+        num_predict=_NO_CAP if longest is not None and longest <= 0 else longest,
+        stop=stops_of(options),
+    )

@@ -6,6 +6,8 @@ import asyncio
 import functools
 import logging
 import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.routing import Route
@@ -24,6 +26,7 @@ from exo.models import HubLibrary, Report
 from exo.types import ModelNotFound, NotFound, UnsupportedParameter
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class OllamaLibrary:
@@ -32,6 +35,7 @@ class OllamaLibrary:
     def __init__(self, service: InferenceService, settings: HttpSettings) -> None:
         self._service = service
         self._settings = settings
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def routes(self) -> list[Route]:
         return [
@@ -50,15 +54,12 @@ class OllamaLibrary:
         library, cancelled = self._library(), threading.Event()
 
         async def pull(report: Report) -> None:
-            pulled = await asyncio.to_thread(
-                library.pull, reference, force=wire.force, report=report, cancelled=cancelled
-            )
-            await self._forget(pulled, replaced=wire.force)
+            await self._change(library.pull, reference, force=wire.force, report=report, cancelled=cancelled)
 
         async def pull_tokenizer(report: Report) -> None:
             card = await self._service.resolve(reference)
-            await asyncio.to_thread(library.pull_tokenizer, card.id, wire.repository, report=report)
-            await self._forget(card.id, replaced=True)
+            bring = functools.partial(library.pull_tokenizer, report=report, cancelled=cancelled)
+            await self._change(bring, card.id, wire.repository)
 
         try:
             work = pull_tokenizer if wire.tokenizer else pull
@@ -74,8 +75,7 @@ class OllamaLibrary:
         text = modelfile_text(wire, base=await self._id_of(wire.from_))
 
         async def work(report: Report) -> None:
-            await asyncio.to_thread(library.create, name, text, force=wire.force, report=report)
-            await self._forget(name, replaced=wire.force)
+            await self._change(library.create, name, text, force=wire.force, report=report)
 
         await self._do(work, scope, receive, send, stream=wire.stream)
 
@@ -84,8 +84,7 @@ class OllamaLibrary:
         library = self._library()
         source = await self._service.resolve(wire.source)
         destination = without_latest(wire.destination)
-        await asyncio.to_thread(library.copy, source.id, destination, force=wire.force)
-        await self._forget(destination, replaced=wire.force)
+        await self._change(library.copy, source.id, destination, force=wire.force, changed=destination)
         await send_bytes(send, 200, b"", JSON_TYPE)
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +92,7 @@ class OllamaLibrary:
         library = self._library()
         card = await self._service.resolve(needed(wire.model, wire.name))
         await self._service.unload(card.id)
-        left = await asyncio.to_thread(library.delete, card.id)
+        left = await self._change(library.delete, card.id)
         if left:
             logger.warning("%s is deleted; these files are not the model's and stay: %s", card.id, ", ".join(left))
         await send_bytes(send, 200, msgspec.json.encode({"left": left}) if left else b"", JSON_TYPE)
@@ -118,10 +117,28 @@ class OllamaLibrary:
         for message in last:
             await send(message)
 
-    async def _forget(self, model: str, *, replaced: bool) -> None:
-        """A model whose files were replaced is loaded anew by the next request."""
-        if replaced and model in self._service.engine.loaded():
-            await self._service.unload(model)
+    async def _change(
+        self, change: Callable[..., T], model: str, *arguments: Any, changed: str | None = None, **options: Any
+    ) -> T:
+        """Call `change(model, …)` in a thread; whatever is loaded of `changed`, or of `model`, is out of date then.
+
+        Goes on to the end when the client leaves, for the thread does so too.
+        """
+
+        async def work() -> T:
+            result = await asyncio.to_thread(change, model, *arguments, **options)
+            await self._service.unload(changed or (result if isinstance(result, str) else model))
+            return result
+
+        task = asyncio.ensure_future(work())
+        self._changes.add(task)
+        task.add_done_callback(self._end_of_change)
+        return await asyncio.shield(task)
+
+    def _end_of_change(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be left to be told
 
     async def _id_of(self, name: str | None) -> str | None:
         """The id of the model of that name; None if it is none, as FROM may also name a file."""

@@ -11,7 +11,7 @@ from typing import Any
 from exo.api.ollama.clock import UNKNOWN, nanoseconds, timestamp
 from exo.api.ollama.schema import ModelDetails, ProcessOut, ShowAnswer, TagOut
 from exo.inference import InferenceEngine, ResidentModel, describe_card
-from exo.models import ModelDescription
+from exo.models import ModelDescription, with_from
 from exo.types import ExoError, ModelCard
 
 _FOR_EVER = 292 * 365.25 * 86400
@@ -57,7 +57,7 @@ def process_of(resident: ResidentModel, found: ModelDescription) -> ProcessOut:
 
 def show_of(found: ModelDescription) -> ShowAnswer:
     return ShowAnswer(
-        modelfile=found.modelfile,
+        modelfile=with_from(found.modelfile, found.id),
         parameters=_parameters_text(found.parameters),
         template=found.template,
         system=found.system,

@@ -23,7 +23,7 @@ Duration = float | str
 
 
 class Options(msgspec.Struct, kw_only=True):
-    """How to run a model. What some of them may not be is checked in `exo.api.ollama.options`."""
+    """How to run a model. Some may only have their default value."""
 
     num_ctx: Annotated[int, Meta(ge=1, le=MAX_TOKENS)] | None = None
     num_predict: Annotated[int, Meta(le=MAX_TOKENS)] | None = None

@@ -20,6 +20,7 @@ from exo.api.openai.schema import (
     DeltaOut,
     MessageOut,
     PromptDetails,
+    TimingsOut,
     UsageOut,
 )
 from exo.inference import Answer
@@ -38,6 +39,22 @@ def usage_out(usage: Usage) -> UsageOut:
         prompt_tokens_details=PromptDetails(cached_tokens=usage.cached_tokens),
         completion_tokens_details=CompletionDetails(reasoning_tokens=usage.reasoning_tokens),
     )
+
+
+def timings_out(answer: Answer) -> TimingsOut:
+    """What was evaluated, cached tokens not among them, and how long it took by the runtime's own clock."""
+    usage, timings = answer.usage, answer.timings
+    return TimingsOut(
+        prompt_n=max(0, usage.prompt_tokens - usage.cached_tokens),
+        prompt_ms=_milliseconds(timings.prefill),
+        predicted_n=usage.completion_tokens,
+        predicted_ms=_milliseconds(timings.decode),
+        load_ms=_milliseconds(timings.load),
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 class Collector:
@@ -64,6 +81,7 @@ class Collector:
                 model=self._model,
                 choices=[ChoiceOut(index=0, message=message, finish_reason=self._finish)],
                 usage=usage_out(answer.usage),
+                timings=timings_out(answer),
                 system_fingerprint=_FINGERPRINT,
             )
         )
@@ -109,6 +127,7 @@ class ChunkWriter:
             return DONE
         self._chunk.choices = []
         self._chunk.usage = usage_out(answer.usage)
+        self._chunk.timings = timings_out(answer)
         return b"data: " + _encode(self._chunk) + b"\n\n" + DONE
 
     def error(self, error: ExoError) -> bytes:

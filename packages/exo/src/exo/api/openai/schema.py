@@ -113,6 +113,16 @@ class UsageOut(msgspec.Struct):
     completion_tokens_details: CompletionDetails
 
 
+class TimingsOut(msgspec.Struct):
+    """As llama-server tells them, in milliseconds; `load_ms` is how long the request waited for its model."""
+
+    prompt_n: int
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    load_ms: float
+
+
 class MessageOut(msgspec.Struct, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -135,6 +145,7 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     system_fingerprint: str
     choices: list[ChoiceOut]
     usage: UsageOut
+    timings: TimingsOut
 
 
 class DeltaOut(msgspec.Struct, omit_defaults=True):
@@ -152,7 +163,7 @@ class ChunkChoiceOut(msgspec.Struct, kw_only=True):
 
 
 class ChatCompletionChunk(msgspec.Struct, kw_only=True):
-    """`usage` is absent unless asked for; then null on all but the last chunk."""
+    """`usage` is absent unless asked for; then null on all but the last chunk, which has the timings too."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -161,6 +172,7 @@ class ChatCompletionChunk(msgspec.Struct, kw_only=True):
     system_fingerprint: str
     choices: list[ChunkChoiceOut]
     usage: UsageOut | UnsetType | None = UNSET
+    timings: TimingsOut | UnsetType = UNSET
 
 
 class ModelOut(msgspec.Struct, kw_only=True):

@@ -1,16 +1,25 @@
-"""Our request types to and from the JSON of llama.cpp's server."""
+"""A client of llama.cpp's server."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, NoReturn
 
 import httpx2
 import msgspec
 
+from exo.inference.openai_wire import (
+    Chunk,
+    WireTimings,
+    format_json,
+    limits_json,
+    messages_json,
+    sampling_json,
+    timings_of,
+    usage_of,
+)
 from exo.types import (
-    AnswerFormat,
     ChatRequest,
     CompletionRequest,
     ContextOverflow,
@@ -18,52 +27,13 @@ from exo.types import (
     ExoError,
     FinishReason,
     InvalidRequest,
-    Limits,
-    Message,
     RunFailed,
-    Sampling,
-    Timings,
-    Usage,
 )
 
 _DATA = b"data: "
 _END = b"data: [DONE]"
 _SERVER_ERROR = 500
-_SEEDS = 2**32 - 1
-"""llama.cpp takes 32 bits, of which the last value means a random seed."""
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)
-
-
-class _Piece(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    delta: _Piece = msgspec.field(default_factory=_Piece)
-    text: str | None = None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int = 0
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_details: _PromptDetails = msgspec.field(default_factory=_PromptDetails)
-
-
-class _Timings(msgspec.Struct):
-    prompt_ms: float = 0.0
-    predicted_ms: float = 0.0
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    timings: _Timings | None = None
 
 
 class _Error(msgspec.Struct):
@@ -77,8 +47,7 @@ class _ErrorBody(msgspec.Struct):
     error: _Error
 
 
-_FINISH_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
-_chunk_decoder = msgspec.json.Decoder(_Chunk)
+_chunk_decoder = msgspec.json.Decoder(Chunk)
 _error_decoder = msgspec.json.Decoder(_ErrorBody)
 
 
@@ -94,7 +63,8 @@ class LlamaClient:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding."""
-        body = {"messages": messages_json(request), **_run_json(request.sampling, request.limits)}
+        body: dict[str, Any] = {"messages": messages_json(request.messages)}
+        body |= sampling_json(request.sampling) | limits_json(request.limits)
         if request.format is not None:
             body["response_format"] = format_json(request.format)
         async with contextlib.aclosing(self._stream("/v1/chat/completions", body)) as deltas:
@@ -103,7 +73,7 @@ class LlamaClient:
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
-        body = {"prompt": request.prompt, **_run_json(request.sampling, request.limits)}
+        body = {"prompt": request.prompt, **sampling_json(request.sampling), **limits_json(request.limits)}
         async with contextlib.aclosing(self._stream("/v1/completions", body)) as deltas:
             async for delta in deltas:
                 yield delta
@@ -115,7 +85,7 @@ class LlamaClient:
 
     async def render(self, request: ChatRequest) -> str:
         """The prompt that the model's own chat template makes of the messages."""
-        answer = await self._post("/apply-template", {"messages": messages_json(request)})
+        answer = await self._post("/apply-template", {"messages": messages_json(request.messages)})
         return str(answer["prompt"])
 
     async def close(self) -> None:
@@ -138,18 +108,19 @@ class LlamaClient:
                     if line.startswith((b"error: ", _DATA + b'{"error"')):
                         _refuse(_SERVER_ERROR, line.partition(b" ")[2])
                     chunk = _decode_chunk(line)
-                    for choice in chunk.choices:
-                        finish = _FINISH_REASONS.get(choice.finish_reason or "", finish)
-                        text = choice.delta.content or choice.text or ""
-                        if text or choice.delta.reasoning_content:
-                            yield Delta(text=text, reasoning=choice.delta.reasoning_content or "")
+                    for choice in chunk.choices or ():
+                        finish = choice.finish or finish
+                        text, reasoning = choice.said
+                        if text or reasoning:
+                            yield Delta(text=text, reasoning=reasoning)
                     if chunk.usage is not None:
-                        yield _last_delta(finish, chunk.usage, chunk.timings)
+                        timings = timings_of(chunk.timings or WireTimings())
+                        yield Delta(finish_reason=finish or "stop", usage=usage_of(chunk.usage), timings=timings)
                         return
         raise RunFailed("llama.cpp ended the answer without a result. Send the request again.")
 
 
-def _decode_chunk(line: bytes) -> _Chunk:
+def _decode_chunk(line: bytes) -> Chunk:
     try:
         return _chunk_decoder.decode(line.removeprefix(_DATA))
     except msgspec.DecodeError as error:
@@ -167,63 +138,6 @@ async def _events(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
                     return
                 if line and not line.startswith(b":"):  # llama.cpp sends comments while nothing else is to be sent
                     yield line
-
-
-def format_json(form: AnswerFormat) -> dict[str, Any]:
-    """The format in OpenAI's shape."""
-    if form.schema is None:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
-
-
-def messages_json(request: ChatRequest) -> list[dict[str, Any]]:
-    """The messages in OpenAI's shape."""
-    return [_message_json(message) for message in request.messages]
-
-
-def _message_json(message: Message) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.reasoning:
-        body["reasoning_content"] = message.reasoning
-    if message.tool_call_id is not None:
-        body["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    return body
-
-
-def _run_json(sampling: Sampling, limits: Limits) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "seed": None if sampling.seed is None else sampling.seed % _SEEDS,
-        "max_tokens": limits.max_tokens,
-    }
-    body = {name: value for name, value in body.items() if value is not None}
-    if limits.stop:
-        body["stop"] = list(limits.stop)
-    return body
-
-
-def _last_delta(finish: FinishReason | None, usage: _Usage, timings: _Timings | None) -> Delta:
-    timings = timings or _Timings()
-    return Delta(
-        finish_reason=finish or "stop",
-        usage=Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.prompt_tokens_details.cached_tokens,
-        ),
-        timings=Timings(prefill=timings.prompt_ms / 1000, decode=timings.predicted_ms / 1000),
-    )
 
 
 def _refuse(status: int, content: bytes) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from exo.inference.remote.ollama import OllamaClient
 from exo.inference.remote.openai import OpenAIClient
 from exo.inference.remote.settings import Dialect
-from exo.types import CapacityError, ChatRequest, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut
+from exo.types import CapacityError, ChatRequest, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut, Sampling
 
 T = TypeVar("T")
 
@@ -32,12 +32,20 @@ class Offer:
         if not (self.ollama and self.openai):
             return self.for_the_rest
         only_ollama = request.think is not None or request.keep_alive is not None or request.format is not None
-        return "openai" if self.is_exo and not only_ollama else "ollama"
+        if self.is_exo and not only_ollama and _openai_takes(request.sampling):
+            return "openai"
+        return "ollama"
 
     @property
     def for_the_rest(self) -> Dialect:
         """For raw prompts, embeddings, lists, load and unload: Ollama's can do all of it."""
         return "ollama" if self.ollama else "openai"
+
+
+def _openai_takes(sampling: Sampling) -> bool:
+    """Whether `/v1` of this project takes the values; its `/api` takes temperatures and penalties of 0 to 100."""
+    temperature, penalty = sampling.temperature, sampling.repeat_penalty
+    return (temperature is None or 0 <= temperature <= 2) and (penalty is None or 0 < penalty <= 10)
 
 
 async def find_offer(host: str, ollama: OllamaClient, openai: OpenAIClient) -> Offer:

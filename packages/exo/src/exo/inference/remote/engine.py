@@ -8,6 +8,8 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import ClassVar, NoReturn
 
+import msgspec
+
 from exo.inference.engine import (
     Availability,
     Capability,
@@ -110,16 +112,10 @@ class RemoteEngine(InferenceEngine):
         return [_card(known) for known in self._models.values()]
 
     async def describe(self, model: str) -> ModelDescription:
-        known = self._models.get(model) or ModelDescription(id=model)
-        before, shown = self._shown.get(model, (None, known))
-        if before == known or self._watch.problem or self._offer is None or not self._offer.ollama:
-            return shown if before == known else known
-        try:
-            shown = await self._ollama.show(known)
-        except ExoError:  # a list of models is better with few facts than not at all
-            return known
-        self._shown[model] = (known, shown)
-        return shown
+        """What the server tells. The context is that of the loaded model, else what it is known to be loaded with."""
+        found = await self._details(model)
+        context = next((one.context for one in self._resident if one.id == model), 0)
+        return msgspec.structs.replace(found, context_length=context) if context else found
 
     async def load(self, model: str, *, keep_alive: float | None = None) -> None:
         """Only Ollama's dialect can do it; servers without it load with the first request."""
@@ -176,6 +172,18 @@ class RemoteEngine(InferenceEngine):
     async def close(self) -> None:
         await self._watch.close()
         await self._link.close()
+
+    async def _details(self, model: str) -> ModelDescription:
+        known = self._models.get(model) or ModelDescription(id=model)
+        before, shown = self._shown.get(model, (None, known))
+        if before == known or self._watch.problem or self._offer is None or not self._offer.ollama:
+            return shown if before == known else known
+        try:
+            shown = await self._ollama.show(known, is_exo=self._offer.is_exo)
+        except ExoError:  # a list of models is better with few facts than not at all
+            return known
+        self._shown[model] = (known, shown)
+        return shown
 
     def _refuse_to_count(self, param: str) -> NoReturn:
         raise UnsupportedParameter(

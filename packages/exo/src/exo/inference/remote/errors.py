@@ -24,7 +24,6 @@ from exo.types import (
     DeadlineExceeded,
     EndlessPadding,
     EngineError,
-    EngineUnavailable,
     ExoError,
     InsufficientMemory,
     InvalidRequest,
@@ -40,7 +39,6 @@ from exo.types import (
     RequestError,
     RunFailed,
     RunTimedOut,
-    ShuttingDown,
     StoreError,
     UnsupportedParameter,
     WorkerDied,
@@ -57,10 +55,7 @@ RELAYED: Mapping[str, type[ExoError]] = {
         CapacityError,
         QueueFull,
         DeadlineExceeded,
-        ShuttingDown,
         EngineError,
-        EngineUnavailable,
-        RemoteUnavailable,
         RemoteFailed,
         ModelLoadError,
         InsufficientMemory,
@@ -77,8 +72,8 @@ RELAYED: Mapping[str, type[ExoError]] = {
         NotEnoughDisk,
     )
 }
-"""The others tell about the way to the server, not about the request: a wrong key, a wrong path, a server set up badly.
-They become RemoteUnavailable or RemoteFailed by their status."""
+"""The others tell about the server or the way to it, not about the request: a wrong key, a wrong path, a server that
+ends, or that is set up badly. They become RemoteUnavailable or RemoteFailed by their status, and name the server."""
 
 _NUMBERS: Mapping[type[ExoError], Mapping[str, Any]] = {
     ContextOverflow: {"prompt_tokens": 0, "context_tokens": 0},
@@ -89,6 +84,8 @@ _NUMBERS: Mapping[type[ExoError], Mapping[str, Any]] = {
 """What these classes know beside their message. From elsewhere only the message comes, which has it in words."""
 
 _LONGEST = 300
+_LONGEST_PAGE = 1 << 14
+"""Bytes of a page that are looked at: the time for its tags grows with the square."""
 _TAG = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -160,7 +157,7 @@ def said_in(content: bytes) -> Said:
     try:
         body = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Said(shortened(_TAG.sub(" ", content.decode("utf-8", "replace"))), readable=False)
+        return Said(shortened(_TAG.sub(" ", content[:_LONGEST_PAGE].decode("utf-8", "replace"))), readable=False)
     outer = body if isinstance(body, dict) else {}
     inner = outer.get("error")
     fields = inner if isinstance(inner, dict) else outer

@@ -22,13 +22,23 @@ OnExchange = Callable[[str, str], None]
 T = TypeVar("T")
 SAMPLING_HEADER = "x-exo-sampling"
 QUICK = 5.0
-_LONGEST_LINE = 16 << 20
+_MIB = 1 << 20
+_LONGEST_LINE = 16 * _MIB
+_LONGEST_ANSWER = 128 * _MIB
+"""Of an answer in one piece: the vectors of 2048 texts with 2048 numbers each."""
+_LONGEST_REFUSAL = _MIB
 _KEPT = 32
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,200}")
-_ERROR_BODY = re.compile(rb"\s*\{\s*\"error\"\s*:(?!\s*null)")
 _REST = 1.0
 _UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 _CLOSED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
+
+
+class _MayFail(msgspec.Struct):
+    error: Any = None
+
+
+_failure_decoder = msgspec.json.Decoder(_MayFail)
 
 
 class Link:
@@ -63,17 +73,21 @@ class Link:
         )
 
     async def get(self, path: str, kind: type[T], *, timeout: float = QUICK) -> T:
-        """The JSON that a path answers."""
+        """The JSON that a path answers, `timeout` as in `post`."""
         return await self._whole("GET", path, None, kind, timeout)
 
     async def post(self, path: str, body: dict[str, Any], kind: type[T], *, timeout: float | None = None) -> T:
-        """The JSON that is answered to `body`, after `timeout` seconds at most, or the link's own limit."""
-        return await self._whole("POST", path, body, kind, timeout or self._timeout)
+        """The JSON that is answered to `body`.
+
+        `timeout` is for the whole exchange, in seconds; making a connection has its own limit. Without it only the
+        link's limit counts, which is for each silence: a server that sends white space meanwhile may take longer.
+        """
+        return await self._whole("POST", path, body, kind, timeout)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, body: dict[str, Any], request_id: str) -> AsyncIterator[Stream]:
         """An answer that comes in pieces; leaving the context before its end closes the connection."""
-        response = await self._send("POST", path, body, self._timeout, request_id)
+        response = await self._send("POST", path, body, None, request_id)
         try:
             if response.status_code != httpx2.codes.OK:
                 raise await self._refusal(path, response)
@@ -84,49 +98,92 @@ class Link:
     async def close(self) -> None:
         await self._http.aclose()
 
-    def failure(self, error: httpx2.TransportError, what: str) -> ExoError:
-        """The exception for a connection that does not work; `what` had happened to the answer until then."""
+    def failure(self, error: httpx2.TransportError, what: str, *, limit: float | None = None) -> ExoError:
+        """The exception for a connection that does not work; `what` had happened to the answer until then.
+
+        `limit` is that of the question, in place of the link's own.
+        """
         reason = shortened(str(error)) or type(error).__name__
         if isinstance(error, _UNREACHABLE):
             return RemoteUnavailable(
                 f"The server at {self.host} cannot be reached: {reason}. Check that it runs, and its address."
             )
         if isinstance(error, httpx2.TimeoutException):
+            if limit is not None:
+                return self._too_slow(limit)
             return RunTimedOut(
                 f"The server at {self.host} gave no sign of life for too long ({what}). Send the request again, or "
                 "raise EXO_REMOTE_TIMEOUT."
             )
         return RemoteFailed(f"The server at {self.host} broke off, {what}: {reason}. Send the request again.")
 
-    async def _whole(self, method: str, path: str, body: dict[str, Any] | None, kind: type[T], timeout: float) -> T:
-        response = await self._send(method, path, body, timeout)
+    async def _whole(
+        self, method: str, path: str, body: dict[str, Any] | None, kind: type[T], limit: float | None
+    ) -> T:
+        asking = self._ask(method, path, body, limit)
         try:
-            if response.status_code != httpx2.codes.OK:
-                raise await self._refusal(path, response)
-            content = await response.aread()
-        except httpx2.TransportError as error:
-            raise self.failure(error, "before the answer was complete") from error
-        finally:
-            await response.aclose()
-        if _ERROR_BODY.match(content):  # the status had been sent before the answer failed
-            raise error_of(self.host, path, httpx2.codes.INTERNAL_SERVER_ERROR, content)
+            content = await asyncio.wait_for(asking, None if limit is None else self._connect_timeout + limit)
+        except asyncio.TimeoutError:
+            raise self._too_slow(limit or 0) from None
         try:
+            with contextlib.suppress(msgspec.ValidationError):  # no object, so no error
+                if _failure_decoder.decode(content or b"{}").error is not None:  # after the status had been sent
+                    raise error_of(self.host, path, httpx2.codes.INTERNAL_SERVER_ERROR, content)
             return msgspec.json.decode(content or b"{}", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteFailed(
                 f"The server at {self.host} answered to {path} what cannot be read: {shortened(str(error))}."
             ) from error
 
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> bytes:
+        response = await self._send(method, path, body, limit)
+        try:
+            if response.status_code != httpx2.codes.OK:
+                raise await self._refusal(path, response, limit)
+            content, complete = await self._content(response, _LONGEST_ANSWER, "before the answer was complete", limit)
+        finally:
+            await response.aclose()
+        if not complete:
+            raise RemoteFailed(
+                f"The server at {self.host} answered to {path} with more than {_LONGEST_ANSWER // _MIB} MiB, which is "
+                "not read. Ask for less at once."
+            )
+        return content
+
+    async def _content(
+        self, response: httpx2.Response, longest: int, what: str, limit: float | None
+    ) -> tuple[bytes, bool]:
+        """The body up to so many bytes, and whether that is all of it."""
+        content = bytearray()
+        try:
+            async with contextlib.aclosing(response.aiter_bytes()) as pieces:
+                async for piece in pieces:
+                    content += piece
+                    if len(content) > longest:
+                        return bytes(content[:longest]), False
+        except httpx2.TransportError as error:
+            raise self.failure(error, what, limit=limit) from error
+        except httpx2.DecodingError as error:
+            raise RemoteFailed(
+                f"The server at {self.host} sent what cannot be read: {shortened(str(error))}."
+            ) from error
+        return bytes(content), True
+
+    def _too_slow(self, limit: float) -> RunTimedOut:
+        return RunTimedOut(
+            f"The server at {self.host} did not answer within {limit:g} seconds. Look at what it is busy with."
+        )
+
     async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, timeout: float, request_id: str = ""
+        self, method: str, path: str, body: dict[str, Any] | None, limit: float | None, request_id: str = ""
     ) -> httpx2.Response:
         """The response as soon as its head is there; its body has to be read or closed."""
         status = "error"
         try:
-            response = await self._send_again(method, path, body, timeout, request_id)
+            response = await self._send_again(method, path, body, limit or self._timeout, request_id)
             status = str(response.status_code)
         except httpx2.TransportError as error:
-            raise self.failure(error, "before it answered") from error
+            raise self.failure(error, "before it answered", limit=limit) from error
         finally:
             if self._on_exchange is not None:
                 self._on_exchange(path, status)
@@ -160,13 +217,19 @@ class Link:
                 raise
             return await self._http.send(request, stream=True)
 
-    async def _refusal(self, path: str, response: httpx2.Response) -> ExoError:
+    async def _refusal(self, path: str, response: httpx2.Response, limit: float | None = None) -> ExoError:
+        status = response.status_code
+        if response.has_redirect_location:
+            return RemoteFailed(
+                f"The server at {self.host} redirects {path} to {shortened(response.headers['location'])!r} (status "
+                f"{status}), which is not followed. Give the address that it leads to in place of this one."
+            )
+        what = f"in the middle of an error answer (status {status})"
         try:
-            content = await response.aread()
-        except httpx2.TransportError as error:
-            return self.failure(error, f"in the middle of an error answer (status {response.status_code})")
-        wait = retry_after(response.headers.get("retry-after"))
-        return error_of(self.host, path, response.status_code, content, wait)
+            content, _ = await self._content(response, _LONGEST_REFUSAL, what, limit)
+        except ExoError as error:
+            return error
+        return error_of(self.host, path, status, content, retry_after(response.headers.get("retry-after")))
 
 
 class Stream:
@@ -201,7 +264,7 @@ class Stream:
                     held += len(first)
                     if not others:
                         if held > _LONGEST_LINE:
-                            raise self.unreadable(b"".join(rest)[:100])
+                            raise self._endless()
                         continue
                     whole = (b"".join(rest), *others[:-1])
                     rest, held = [others[-1]], len(others[-1])
@@ -225,6 +288,12 @@ class Stream:
     def unreadable(self, line: bytes) -> RemoteFailed:
         text = shortened(line[:100].decode("utf-8", "replace"))
         return RemoteFailed(f"The server at {self._link.host} sent what cannot be read: {text!r}.")
+
+    def _endless(self) -> RemoteFailed:
+        return RemoteFailed(
+            f"The server at {self._link.host} sent more than {_LONGEST_LINE // _MIB} MiB without a line end after "
+            f"{self.pieces} pieces of its answer, which cannot be read. Check its address."
+        )
 
     def unfinished(self) -> RemoteFailed:
         """The server ended the stream as if it were complete, but no piece said why the answer ends."""

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from exo.inference.engine import ResidentModel
+from exo.inference.openai_wire import limits_json, sampling_json
 from exo.inference.remote.link import Link, Stream
 from exo.inference.remote.ollama_models import ModelTags, RunningModels, ShownModel
-from exo.inference.remote.sending import embeddings, limits_json, sampling_json
 from exo.inference.remote.settings import TIMEOUT, checked_url
+from exo.inference.remote.vectors import embeddings
 from exo.models import ModelDescription
 from exo.types import (
     ChatRequest,
@@ -94,10 +95,10 @@ class OllamaClient:
         """What the server has in memory, used most recently first."""
         return (await self._link.get("/api/ps", RunningModels)).resident()
 
-    async def show(self, known: ModelDescription) -> ModelDescription:
-        """What is known of a model, with the server's details of it."""
+    async def show(self, known: ModelDescription, *, is_exo: bool = False) -> ModelDescription:
+        """What is known of a model, with the server's details of it. `is_exo`: it is a node of this project."""
         shown = await self._link.post("/api/show", {"model": known.id}, ShownModel, timeout=2.0)
-        return shown.added_to(known)
+        return shown.added_to(known, is_exo=is_exo)
 
     async def load(self, model: str, keep_alive: float | None = None) -> None:
         """Load a model; it stays for `keep_alive` seconds once nobody uses it."""

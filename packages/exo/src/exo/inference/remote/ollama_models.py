@@ -36,9 +36,9 @@ class _Tag(msgspec.Struct):
 
 
 class ModelTags(msgspec.Struct):
-    """What /api/tags answers."""
+    """What /api/tags answers; without `models` it is something else."""
 
-    models: list[_Tag] | None = None
+    models: list[_Tag] | None
 
     def descriptions(self) -> Sequence[ModelDescription]:
         """One for each model; those without a name are left out."""
@@ -54,9 +54,9 @@ class _Running(msgspec.Struct):
 
 
 class RunningModels(msgspec.Struct):
-    """What /api/ps answers."""
+    """What /api/ps answers; without `models` it is something else."""
 
-    models: list[_Running] | None = None
+    models: list[_Running] | None
 
     def resident(self) -> Sequence[ResidentModel]:
         now = datetime.now(timezone.utc).timestamp()
@@ -83,9 +83,12 @@ class ShownModel(msgspec.Struct):
     model_info: Mapping[str, Any] | None = None
     capabilities: Sequence[str] | None = None
 
-    def added_to(self, known: ModelDescription) -> ModelDescription:
+    def added_to(self, known: ModelDescription, *, is_exo: bool) -> ModelDescription:
+        """What is known, with these details. `is_exo`: the context in `model_info` is the one that is served."""
         details = self.details or _Details()
         licence = self.license or ""
+        parameters = parameters_in(self.parameters or "")
+        context = self._number(".context_length")
         return msgspec.structs.replace(
             known,
             format=known.format or details.format or "",
@@ -93,13 +96,13 @@ class ShownModel(msgspec.Struct):
             parameter_size=known.parameter_size or details.parameter_size or "",
             quantization=known.quantization or details.quantization_level or "",
             parameters_count=self._number("general.parameter_count") or known.parameters_count,
-            context_length=self._number(".context_length") or known.context_length,
+            context_length=(context if is_exo else _served(parameters, context)) or known.context_length,
             embedding_length=self._number(".embedding_length") or known.embedding_length,
             template=self.template or "",
             system=self.system or "",
             licence=licence if isinstance(licence, str) else "\n".join(licence),
             modelfile=self.modelfile or "",
-            parameters=parameters_in(self.parameters or ""),
+            parameters=parameters,
             capabilities=tuple(self.capabilities or known.capabilities),
         )
 
@@ -108,6 +111,14 @@ class ShownModel(msgspec.Struct):
             if name.endswith(ending) and isinstance(value, int):
                 return value
         return 0
+
+
+def _served(parameters: Mapping[str, Any], longest: int) -> int:
+    """The context of a model in Ollama, whose `model_info` has the longest one; 0 where no parameter sets it."""
+    chosen = parameters.get("num_ctx")
+    if not isinstance(chosen, int) or chosen <= 0:
+        return 0
+    return min(chosen, longest) if longest > 0 else chosen
 
 
 def parameters_in(text: str) -> dict[str, Any]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
 
-from exo.inference.llamacpp.client import format_json, messages_json
+from exo.inference.openai_wire import (
+    Chunk,
+    WireTimings,
+    WireUsage,
+    format_json,
+    limits_json,
+    messages_json,
+    sampling_json,
+    timings_of,
+    usage_of,
+)
 from exo.inference.remote.link import Link, Stream
-from exo.inference.remote.sending import embeddings, limits_json, sampling_json
+from exo.inference.remote.vectors import embeddings
 from exo.models import ModelDescription
 from exo.types import (
     ChatRequest,
@@ -21,64 +31,15 @@ from exo.types import (
     FinishReason,
     Limits,
     Sampling,
-    Timings,
     UnsupportedParameter,
-    Usage,
 )
 
 _DATA = b"data:"
 _END = b"[DONE]"
-_FINISH_REASONS: Mapping[str, FinishReason] = {
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-}
-"""Whatever else a server says, the model has ended its answer."""
-
-
-class _Piece(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    delta: _Piece | None = None
-    message: _Piece | None = None
-    text: str | None = None
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
-class _Timings(msgspec.Struct):
-    prompt_ms: float = 0.0
-    predicted_ms: float = 0.0
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    timings: _Timings | None = None
-    error: Any = None
 
 
 class _Meta(msgspec.Struct):
     n_ctx: int | None = None
-    n_ctx_train: int | None = None
     n_params: int | None = None
     size: int | None = None
 
@@ -109,10 +70,10 @@ class _Vector(msgspec.Struct):
 
 class _Vectors(msgspec.Struct):
     data: list[_Vector]
-    usage: _Usage | None = None
+    usage: WireUsage | None = None
 
 
-_chunk_decoder = msgspec.json.Decoder(_Chunk)
+_chunk_decoder = msgspec.json.Decoder(Chunk)
 
 
 class OpenAIClient:
@@ -137,7 +98,7 @@ class OpenAIClient:
         """Stream an answer; closing the generator closes the connection, which ends the run there."""
         if request.template is not None:
             raise UnsupportedParameter("Another server's models keep their own chat template.", param="template")
-        body: dict[str, Any] = {"messages": messages_json(request)}
+        body: dict[str, Any] = {"messages": messages_json(request.messages)}
         if request.format is not None:
             body["response_format"] = format_json(request.format)
         if request.think is not None:  # as llama-server and vLLM take it
@@ -159,7 +120,7 @@ class OpenAIClient:
         body = {"model": request.model, "input": list(request.inputs), "encoding_format": "float"}
         answer = await self._link.post("/v1/embeddings", body, _Vectors)
         vectors = tuple(vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index))
-        return embeddings(self._link.host, vectors, len(request.inputs), _usage(answer.usage))
+        return embeddings(self._link.host, vectors, len(request.inputs), usage_of(answer.usage))
 
     async def _stream(self, path: str, body: dict[str, Any], request_id: str) -> AsyncGenerator[Delta, None]:
         async with (
@@ -175,8 +136,8 @@ class OpenAIClient:
 async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Delta, None]:
     """The deltas up to the last one, which comes as soon as its finish reason and its usage are known."""
     finish: FinishReason | None = None
-    usage: _Usage | None = None
-    timings: _Timings | None = None
+    usage: WireUsage | None = None
+    timings: WireTimings | None = None
     begun = False
     async for line in lines:
         event = _event(line)
@@ -189,21 +150,18 @@ async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGe
             begun = True
             yield Delta(sampling=stream.sampling)
         for choice in chunk.choices or ():
-            piece = choice.delta or choice.message  # the latter from a server that does not stream
-            text = choice.text or "" if piece is None else piece.content or ""
-            reasoning = "" if piece is None else piece.reasoning_content or piece.reasoning or ""
+            text, reasoning = choice.said
             if text or reasoning:
                 stream.pieces += 1
                 yield Delta(text=text, reasoning=reasoning)
-            if choice.finish_reason:
-                finish = _FINISH_REASONS.get(choice.finish_reason, "stop")
+            finish = choice.finish or finish
         usage = chunk.usage or usage
         timings = chunk.timings or timings
         if finish is not None and usage is not None:
             break
     if finish is None:
         raise stream.unfinished()
-    yield Delta(finish_reason=finish, usage=_usage(usage), timings=_timings(timings))
+    yield Delta(finish_reason=finish, usage=usage_of(usage), timings=timings_of(timings))
 
 
 def _event(line: bytes) -> bytes:
@@ -218,7 +176,7 @@ def _event(line: bytes) -> bytes:
     return line if line.startswith(b"{") else b""
 
 
-def _decoded(stream: Stream, event: bytes) -> _Chunk:
+def _decoded(stream: Stream, event: bytes) -> Chunk:
     try:
         chunk = _chunk_decoder.decode(event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -230,28 +188,10 @@ def _decoded(stream: Stream, event: bytes) -> _Chunk:
 
 def _run_json(model: str, sampling: Sampling, limits: Limits) -> dict[str, Any]:
     body = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
-    body |= sampling_json(sampling) | limits_json(limits, "max_tokens")
+    body |= sampling_json(sampling) | limits_json(limits)
     if sampling.repeat_penalty is not None:
         body["repetition_penalty"] = sampling.repeat_penalty  # vLLM's name for it
     return body
-
-
-def _usage(usage: _Usage | None) -> Usage:
-    if usage is None:
-        return Usage()
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=(prompt and prompt.cached_tokens) or 0,
-        reasoning_tokens=(completion and completion.reasoning_tokens) or 0,
-    )
-
-
-def _timings(timings: _Timings | None) -> Timings | None:
-    if timings is None:
-        return None
-    return Timings(prefill=timings.prompt_ms / 1000, decode=timings.predicted_ms / 1000)
 
 
 def _description(model: _Model) -> ModelDescription:
@@ -261,6 +201,6 @@ def _description(model: _Model) -> ModelDescription:
         size=meta.size or 0,
         modified=model.created or 0.0,
         parameters_count=meta.n_params or 0,
-        context_length=model.max_model_len or meta.n_ctx or meta.n_ctx_train or 0,
+        context_length=model.max_model_len or meta.n_ctx or 0,
         capabilities=("completion",),
     )

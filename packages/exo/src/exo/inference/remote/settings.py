@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from exo.types import ConfigurationError
+from exo.types import ConfigurationError, host_and_port
 
 Dialect = Literal["ollama", "openai"]
 Speech = Literal["auto", "ollama", "openai"]
@@ -67,8 +67,7 @@ def checked_url(text: str) -> str:
 def host_of(url: str) -> str:
     """Host and port as messages name the server."""
     parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    return host_and_port(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
 
 def _dialect(text: str) -> Speech:
