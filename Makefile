@@ -23,7 +23,7 @@ check: $(VENV)/.tools ## lint, types, fast tests; under a minute
 	$(BIN)/ruff format --check --quiet $(SOURCES)
 	$(BIN)/ruff check --quiet $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not slow and not system"
+	$(BIN)/pytest -q -n 2 -m "not slow and not system"
 
 test: $(VENV)/.tools setup ## every test that needs python3 and gcc only
 	$(BIN)/pytest -m "not system"

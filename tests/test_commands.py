@@ -26,6 +26,8 @@ from support import (
 )
 from terminal_support import CONTROL, Terminal
 
+pytestmark = pytest.mark.slow
+
 
 def test_version_and_help() -> None:
     assert re.fullmatch(r"exo \d+\.\d+\.\d+\n", run_well(EXO, "version"))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Literal
 
 import pytest
 from fake_hub import FakeHub
@@ -19,7 +17,7 @@ from npu_board import SimBoard
 from exo.models import read_modelfile
 from rkllama_support import Rkllama, command, hashes, on_terminal, one_sentence, serve
 from rkllm_sim.model import write_model
-from support import RKLLAMA, environment, run_well
+from support import RKLLAMA, environment, run_well, wait_until
 from terminal_support import Terminal
 
 pytestmark = pytest.mark.slow
@@ -304,102 +302,6 @@ def test_ps_and_stop(cli: Cli) -> None:
     assert "nobody" in cli.fails("stop", "nobody")
 
 
-# --- who answers ---
-
-
-def test_keys(tmp_path: Path) -> None:
-    board = SimBoard(tmp_path / "board")
-    board.add_model("one")
-    with serve(board, tmp_path, RKLLAMA_API_KEYS="sesame") as node:
-        port = Rkllama(board, node).port
-        asking = (
-            ["list"],
-            ["ps"],
-            ["show", "one"],
-            ["rm", "one"],
-            ["cp", "one", "x"],
-            ["pull", "a/b"],
-            ["stop", "one"],
-        )
-        for arguments in asking:
-            refused = one_sentence(command(board, *arguments, RKLLAMA_PORT=port, RKLLAMA_API_KEY="guess"))
-            assert "--api-key" in refused
-            assert "sesame" not in refused
-        assert "--api-key" in command(board, "run", "one", "Hello", RKLLAMA_PORT=port).stderr
-        assert "one" in command(board, "list", RKLLAMA_PORT=port, RKLLAMA_API_KEY="sesame").stdout
-        assert "one" in command(board, "list", "--port", port, "--api-key", "sesame").stdout
-        assert command(board, "run", "one", "Hello", RKLLAMA_PORT=port, RKLLAMA_API_KEY="sesame").stdout.strip()
-        assert (board.store / "one/one.rkllm").exists()
-
-
-@final
-class Broken:
-    """A server on a free port that sends the same bytes whatever it is asked, and hangs up."""
-
-    def __init__(self, status: int, content: bytes, *, length: int | None = None) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content) if length is None else length))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the library's names
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self.port = str(self._http.server_address[1])
-
-    def __enter__(self) -> Broken:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"status": 200, "content": b"<html>It works!</html>"},
-        {"status": 200, "content": b'{"models": [{"size": "large"}]}\n'},
-        {"status": 500, "content": b'{"error": {"message": 1}}'},
-        {"status": 200, "content": b'{"status": "pul', "length": 1000},
-    ],
-)
-def test_something_else_answers(tmp_path: Path, broken: dict[str, Any]) -> None:
-    board = SimBoard(tmp_path / "board")
-    board.add_model("one")
-    before = hashes(board.store)
-    with Broken(**broken) as server:
-        assert server.port in one_sentence(command(board, "list", "--port", server.port))
-        pull = command(board, "pull", "a/b/c.rkllm", "--port", server.port)
-        assert server.port in one_sentence(pull, after_steps=True)
-    assert hashes(board.store) == before
-
-
-def test_mistakes_of_settings(tmp_path: Path) -> None:
-    board = SimBoard(tmp_path / "board")
-    assert "RKLLAMA_PORT" in one_sentence(command(board, "list", RKLLAMA_PORT="many"))
-    assert "RKLLM_CONTEXT" in one_sentence(command(board, "list", RKLLAMA_PORT=NOBODY, RKLLM_CONTEXT="long"))
-    unknown = command(board, "frobnicate")
-    assert (unknown.returncode, "Traceback" in unknown.stderr) == (2, False)
-    nowhere = command(board, "list", "--models", tmp_path / "nowhere", RKLLAMA_PORT=NOBODY)
-    assert (nowhere.returncode, nowhere.stdout) == (0, "NAME  PARAMETERS  TYPE  SIZE  MODIFIED\n")
-    board.add_model("one")
-    elsewhere = command(board, "rm", "one", "--host", "0.0.0.1", "--port", NOBODY)
-    assert "0.0.0.1" in one_sentence(elsewhere)  # a model of this machine is not meant
-    no_library = command(board, "run", "one", "Hello", RKLLAMA_PORT=NOBODY, RKLLM_LIB="/nowhere/librkllmrt.so")
-    assert (no_library.returncode, "/nowhere/librkllmrt.so" in no_library.stderr) == (2, True)
-    assert "Traceback" not in no_library.stderr
-
-
 def test_run_with_flags_between_its_words(cli: Cli) -> None:
     cli.board.add_model("tiny")
     expected = cli.well("run", "tiny", "Hello there").stdout
@@ -435,14 +337,26 @@ def test_readers_that_have_gone_away(cli: Cli) -> None:
         assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (141, False, False), done
 
 
-def test_a_wrong_key_is_named_as_such(tmp_path: Path) -> None:
+def test_a_conversation_on_a_terminal(cli: Cli) -> None:
+    cli.board.add_model("tiny")
+    with Terminal(RKLLAMA, "run", "tiny", columns=200, env=cli.board.env | cli.env) as terminal:
+        terminal.wait_for(">>> ")
+        terminal.type("Hello\r")
+        terminal.wait_for(cli.well("run", "tiny", "Hello").stdout.strip())
+        terminal.wait_for(">>> ")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+
+
+def test_folders_that_are_not_served_are_named(tmp_path: Path) -> None:
     board = SimBoard(tmp_path / "board")
     board.add_model("one")
-    with serve(board, tmp_path, RKLLAMA_API_KEYS="sesame") as node:
-        port = Rkllama(board, node).port
-        refused = one_sentence(command(board, "run", "one", "Hello", RKLLAMA_PORT=port, RKLLAMA_API_KEY="guess"))
-    assert "does not know the API key" in refused
-    assert "guess" not in refused
+    (board.store / "one").rename(board.store / "my model")
+    listed = command(board, "list", RKLLAMA_PORT=NOBODY)
+    assert listed.stdout == "NAME  PARAMETERS  TYPE  SIZE  MODIFIED\n"
+    assert listed.stderr.startswith("not served: 'my model': rename the folder")
+    with serve(board, tmp_path, ready=False) as node:
+        wait_until(lambda: "Not served: 'my model'" in node.log, timeout=20, what="the folder in the greeting")
 
 
 def test_the_status_line_has_the_programs_name(tmp_path: Path) -> None:
@@ -452,15 +366,4 @@ def test_the_status_line_has_the_programs_name(tmp_path: Path) -> None:
         terminal.wait_for(" rkllama ")
         terminal.wait_for("● ready  rkllm: no model loaded")
         terminal.type("\x03")
-        assert terminal.end() == 0
-
-
-def test_a_conversation_on_a_terminal(cli: Cli) -> None:
-    cli.board.add_model("tiny")
-    with Terminal(RKLLAMA, "run", "tiny", columns=200, env=cli.board.env | cli.env) as terminal:
-        terminal.wait_for(">>> ")
-        terminal.type("Hello\r")
-        terminal.wait_for(cli.well("run", "tiny", "Hello").stdout.strip())
-        terminal.wait_for(">>> ")
-        terminal.type("\x04")
         assert terminal.end() == 0

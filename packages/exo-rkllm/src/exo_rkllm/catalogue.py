@@ -66,6 +66,10 @@ class Catalogue:
                 found.setdefault(stored.id, stored)
         return found
 
+    def left_out(self) -> list[str]:
+        """A sentence for each entry of the stores that cannot be served."""
+        return [note for store in self._stores for note in store.left_out(SUFFIX)]
+
     def find(self, model_id: str) -> StoredModel | None:
         """One model, without a look at the others where that can be."""
         found = (store.find(model_id, SUFFIX) for store in self._stores)

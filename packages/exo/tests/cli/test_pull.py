@@ -91,7 +91,7 @@ def test_a_known_model_is_named_in_any_case_also_that_of_a_plugin(
 def test_a_name_without_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pull("nothing-of-this-name", tmp_path) == 2
     said = capsys.readouterr().err
-    assert said.startswith("exo: There is no card for 'nothing-of-this-name'. Known models: ")
+    assert said.startswith("exo: There is no card for 'nothing-of-this-name'. Names that bring a model: ")
     assert said.endswith("One of the hub is named owner/repository/file.gguf.\n")
 
 

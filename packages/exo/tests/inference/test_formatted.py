@@ -176,6 +176,7 @@ async def test_a_schema_that_is_none_is_refused_before_the_model_is_asked(schema
     assert (caught.value.param, model.asked) == ("format", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "text"),
     [

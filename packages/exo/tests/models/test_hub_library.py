@@ -65,7 +65,7 @@ def test_a_card_that_names_a_file_of_the_hub(lib: HubLibrary) -> None:
     [
         ("original", "its card names only the original model, maker/original: choose .*/file.rkllm:Original"),
         ("other", "No .rkllm file of Other is known, its card names none: choose a repository"),
-        ("nobody", "There is no card for 'nobody'. Known models: Hub, Original, Other, Tiny. One of the hub is named"),
+        ("nobody", "There is no card for 'nobody'. Names that bring a model: Hub, Tiny. One of the hub is named"),
     ],
 )
 def test_what_cannot_be_pulled(lib: HubLibrary, name: str, said: str) -> None:

@@ -37,6 +37,10 @@ class Backend(Protocol):
     """Raises ExoError with whatever the server said."""
 
     def models(self) -> list[Model]: ...
+    def left_out(self) -> list[str]:
+        """A sentence for each folder that cannot be served; a server tells nothing of them."""
+        ...
+
     def running(self) -> list[Model]: ...
     def show(self, model: str) -> dict[str, Any]: ...
     def pull(self, reference: str, report: Report, *, force: bool) -> None: ...
@@ -74,6 +78,7 @@ class Server:
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = url
+        self._has_key = bool(key)
         try:
             self._http = httpx2.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
         except httpx2.InvalidURL:
@@ -98,6 +103,9 @@ class Server:
 
     def models(self) -> list[Model]:
         return self._decode(self._ask("GET", "/api/tags"), _Tags).models
+
+    def left_out(self) -> list[str]:
+        return []
 
     def running(self) -> list[Model]:
         return self._decode(self._ask("GET", "/api/ps"), _Tags).models
@@ -155,6 +163,8 @@ class Server:
     def _refusal(self, content: bytes) -> ExoError:
         found = self._decode(content, _Refused)
         if found.code == AuthenticationFailed.code:
+            if self._has_key:
+                return RequestError("The server does not know the API key that was given.")
             return RequestError("The server asks for an API key: give it with --api-key or in RKLLAMA_API_KEY.")
         return RequestError(found.error)
 
@@ -181,6 +191,9 @@ class Store:
 
     def models(self) -> list[Model]:
         return [self._model(name) for name in self._catalogue.scan()]
+
+    def left_out(self) -> list[str]:
+        return self._catalogue.left_out()
 
     def running(self) -> list[Model]:
         raise EngineError(NO_SERVER)

@@ -68,7 +68,10 @@ def list_models(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
             )
             for model in models.models()
         ]
+        left_out = models.left_out()
     print_table(("NAME", "PARAMETERS", "TYPE", "SIZE", "MODIFIED"), rows)
+    for note in left_out:
+        print(f"not served: {note}", file=sys.stderr)
     return 0
 
 

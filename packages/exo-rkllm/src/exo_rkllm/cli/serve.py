@@ -14,6 +14,7 @@ from exo.inference import InferenceService
 from exo.program import Program, curl_example, serve_program, service_of
 from exo.types import ConfigurationError, ExoError
 from exo_rkllm import __version__
+from exo_rkllm.catalogue import SUFFIX
 from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.settings import SERVE_SETTINGS
 from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
@@ -53,7 +54,9 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 async def _greet(service: InferenceService, http: HttpSettings, url: str) -> str:
-    lines = [f"rkllama serves the models of {service.engine.context.store.root} on {url}"]
+    store = service.engine.context.store
+    lines = [f"rkllama serves the models of {store.root} on {url}"]
+    lines += [f"Not served: {note}" for note in store.left_out(SUFFIX)]
     try:
         model = (await service.resolve(None)).id
     except ExoError as error:

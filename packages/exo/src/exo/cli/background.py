@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import signal
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 _Result = TypeVar("_Result")
-_Begun = concurrent.futures.Future[asyncio.Task[_Result]]
 
 
 @final
@@ -33,14 +33,19 @@ class LoopInThread:
         self._thread.join()
 
     def wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """The result of `work`. Ctrl-C cancels it, and is raised as KeyboardInterrupt once it has ended."""
-        begun = asyncio.run_coroutine_threadsafe(_begin(work), self._loop)
+        """The result of `work`. Ctrl-C cancels it, and is raised as KeyboardInterrupt once it has ended.
+
+        By a handler of our own: Python's raises wherever this thread is at that moment, be it here.
+        """
+        running = _Interruptible(work)
+        before = signal.signal(signal.SIGINT, lambda *_: self._loop.call_soon_threadsafe(running.interrupt))
         try:
-            self._do(_ended(begun))
-        except KeyboardInterrupt:
-            self._do(_ended(begun, cancel=True))
-            raise
-        return begun.result().result()
+            task = asyncio.run_coroutine_threadsafe(running.run(), self._loop).result()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if running.interrupted and task.cancelled():
+            raise KeyboardInterrupt
+        return task.result()
 
     @contextlib.contextmanager
     def entered(self, manager: AbstractAsyncContextManager[_Result]) -> Iterator[_Result]:
@@ -51,20 +56,29 @@ class LoopInThread:
         finally:
             self.wait(manager.__aexit__(None, None, None))
 
-    def _do(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
     async def _main(self) -> None:
         self._started.set_result(asyncio.get_running_loop())
         await self._over.wait()
 
 
-async def _begin(work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-    return asyncio.create_task(work)
+class _Interruptible(Generic[_Result]):
+    """Work in the loop's thread, and the wish to end it."""
 
+    def __init__(self, work: Coroutine[Any, Any, _Result]) -> None:
+        self.interrupted = False
+        self._work = work
+        self._task: asyncio.Task[_Result] | None = None
 
-async def _ended(begun: _Begun[Any], *, cancel: bool = False) -> None:
-    task = await asyncio.wrap_future(begun)
-    if cancel:
-        task.cancel()
-    await asyncio.wait({task})
+    async def run(self) -> asyncio.Task[_Result]:
+        """The task, once it has ended in whatever way."""
+        self._task = asyncio.create_task(self._work)
+        await asyncio.sleep(0)  # so that it has begun, and may clean up
+        if self.interrupted:
+            self._task.cancel()
+        await asyncio.wait({self._task})
+        return self._task
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        if self._task is not None:
+            self._task.cancel()

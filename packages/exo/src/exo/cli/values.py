@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +72,11 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def folder(value: str) -> Path:
+    """A folder, which need not be there yet."""
     try:
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
     except RuntimeError as error:  # no such user, or a user without a home
         raise ValueError(str(error)) from None
+    if os.path.isfile(path):  # noqa: PTH113 - False for what may not be looked at
+        raise ValueError("expected a folder, this is a file")
+    return path

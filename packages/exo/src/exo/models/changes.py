@@ -52,7 +52,10 @@ def check_free(store: ModelStore, name: str, suffix: str, *, force: bool) -> Non
     """Raises ModelExists if there is a model of that name, with `force` only StoreError if a file is in its place."""
     place = store.folder(name)
     if not force and (os.path.lexists(place) or store.find(name, suffix) is not None):
-        raise ModelExists(f"{name!r} is there already. Choose another name, or say that it is to be replaced.")
+        raise ModelExists(
+            f"{name!r} is there already. Choose another name, or replace it: --force of the command, "
+            f'"force": true of the request.'
+        )
     if os.path.lexists(place) and not place.is_dir() and not place.is_symlink():
         raise StoreError(f"{place} is a file, no model's folder, and is not replaced. Move it away.")
 

