@@ -18,6 +18,7 @@ from exo.cli.main import make_parser
 from exo.cli.settings import RUN_SETTINGS, SERVE_SETTINGS
 from exo.inference import NodeMetrics
 from exo.types import ExoError, OperatorError
+from exo_rkllm.cli.main import make_parser as make_rkllama_parser
 from exo_rkllm.cli.settings import CLIENT_SETTINGS
 from exo_rkllm.cli.settings import SERVE_SETTINGS as RKLLAMA_SETTINGS
 from exo_rkllm.metrics import NpuMetrics
@@ -128,14 +129,21 @@ def simulator_commands() -> Iterator[str]:
             yield from action.choices
 
 
+def commands_of(parser: argparse.ArgumentParser) -> list[str]:
+    commands = parser._subparsers
+    assert commands is not None
+    choices = commands._group_actions[0].choices
+    assert choices is not None
+    return list(choices)
+
+
 def test_the_readme_names_every_command() -> None:
     assert set(simulator_commands()) >= {"build", "model"}
     text = read("README.md")
-    commands = make_parser()._subparsers
-    assert commands is not None
-    names = commands._group_actions[0].choices
-    assert names is not None
-    assert all(f"exo {name}" in text for name in names)
+    assert all(f"exo {name}" in text for name in commands_of(make_parser()))
+    rkllama = set(commands_of(make_rkllama_parser())) - {"ls"}  # another name of list
+    assert rkllama > {"serve", "create"}
+    assert all(f"rkllama {name}" in text for name in rkllama)
     assert all(f"rkllm-sim {name}" in text for name in simulator_commands())
     targets = re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.MULTILINE)
     assert set(targets) - {"help", "lock", "clean"} <= set(re.findall(r"make ([a-z-]+)", text))
@@ -143,6 +151,7 @@ def test_the_readme_names_every_command() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     readmes = [REPOSITORY / "README.md", *REPOSITORY.glob("examples/*/README.md"), *SOURCE.glob("*/README.md")]
+    readmes += REPOSITORY.glob("deploy/*/README.md")
     for file in [*readmes, *DOCS.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8")):
             assert (file.parent / target).exists(), f"{file.name}: {target}"
