@@ -26,7 +26,6 @@ from exo.models import ModelDescription, ModelStore
 from exo.types import (
     ChatRequest,
     CompletionRequest,
-    ConfigurationError,
     Delta,
     EmbeddingRequest,
     Embeddings,
@@ -46,7 +45,6 @@ from exo_rkllm.loaded import NpuLoadedModel
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.names import platform_of
 from exo_rkllm.recipe import Recipe, recipe_for
-from exo_rkllm.runtime import NpuError, check_library
 from exo_rkllm.settings import NpuSettings
 from exo_rkllm.supervisor.npu_worker import NpuWorker, Timeouts
 from exo_rkllm.text.texts import ModelTexts, Prompt
@@ -327,20 +325,6 @@ class RKLLMInferenceEngine(InferenceEngine):
             ),
             on_restart=self.metrics.worker_restarts.labels(model_id).inc,
         )
-
-
-def npu_availability(env: Mapping[str, str]) -> Availability:
-    """Whether a library is here that can be used; loads nothing into this process, and never raises."""
-    board = read_board(env)
-    if board.library is None:
-        named = board.problems[-1:] if env.get("RKLLM_LIB") else board.problems
-        return Availability(ok=False, reason=" ".join(named) or "no librkllmrt.so was found")
-    try:
-        check_library(board.library, NpuSettings.from_env(env).abi)
-    except (NpuError, ConfigurationError) as error:
-        return Availability(ok=False, reason=error.message)
-    version = board.library_version or "of unknown version"
-    return Availability(ok=True, reason=f"librkllmrt {version} at {board.library}")
 
 
 def _with_load(delta: Delta, seconds: float) -> Delta:

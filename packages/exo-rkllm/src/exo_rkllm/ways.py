@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from exo.inference import Availability
 from exo.types import ConfigurationError, host_and_port
 from exo_rkllm.detection import Board, read_board
+from exo_rkllm.runtime import NpuError, check_library
 from exo_rkllm.settings import DEFAULT_SERVER_HOST, DEFAULT_SERVER_PORT, NpuSettings
 
 CONNECT_TIMEOUT = 0.3
@@ -41,8 +42,6 @@ def choose(env: Mapping[str, str], *, beside: tuple[str, int] = (DEFAULT_SERVER_
     raises. What somebody has named is the only way: a server that is down, or a library that cannot be used, leads
     nowhere else.
     """
-    from exo_rkllm.engine import npu_availability  # noqa: PLC0415 - the engine asks here which way to take
-
     try:
         settings = NpuSettings.from_env(env)
         if settings.server is not None:
@@ -56,6 +55,20 @@ def choose(env: Mapping[str, str], *, beside: tuple[str, int] = (DEFAULT_SERVER_
     if answers(*beside):
         return Way(Availability(ok=True, reason=f"forwards to the server at {url_of(*beside)}"), beside)
     return Way(Availability(ok=False, reason=_no_way(board, beside)))
+
+
+def npu_availability(env: Mapping[str, str]) -> Availability:
+    """Whether a library is here that can be used; loads nothing into this process, and never raises."""
+    board = read_board(env)
+    if board.library is None:
+        named = board.problems[-1:] if env.get("RKLLM_LIB") else board.problems
+        return Availability(ok=False, reason=" ".join(named) or "no librkllmrt.so was found")
+    try:
+        check_library(board.library, NpuSettings.from_env(env).abi)
+    except (NpuError, ConfigurationError) as error:
+        return Availability(ok=False, reason=error.message)
+    version = board.library_version or "of unknown version"
+    return Availability(ok=True, reason=f"librkllmrt {version} at {board.library}")
 
 
 def url_of(host: str, port: int) -> str:

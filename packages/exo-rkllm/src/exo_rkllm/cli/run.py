@@ -13,7 +13,8 @@ from exo.types import ConfigurationError
 from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.models import server_url
 from exo_rkllm.cli.settings import CLIENT_SETTINGS
-from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
+from exo_rkllm.engine import RKLLMInferenceEngine
+from exo_rkllm.ways import npu_availability
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:

@@ -17,10 +17,11 @@ from exo_rkllm import __version__
 from exo_rkllm.catalogue import SUFFIX
 from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.settings import SERVE_SETTINGS
-from exo_rkllm.engine import RKLLMInferenceEngine, npu_availability
+from exo_rkllm.engine import RKLLMInferenceEngine
 from exo_rkllm.server.earlier import EARLIER_PATHS, Earlier
 from exo_rkllm.server.earlier_operations import EARLIER_OPERATIONS
 from exo_rkllm.server.metrics import count_requests
+from exo_rkllm.ways import npu_availability
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:

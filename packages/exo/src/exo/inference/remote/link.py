@@ -14,10 +14,13 @@ import msgspec
 from exo import __version__
 from exo.inference.remote.errors import error_of, retry_after, shortened
 from exo.inference.remote.settings import CONNECT_TIMEOUT, TIMEOUT, host_of
-from exo.types import ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut, Sampling
+from exo.types import Delta, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut, Sampling
 
 OnExchange = Callable[[str, str], None]
 """Called once for each exchange with the server: its path, and the status, or `error` if no answer came."""
+
+ReadDeltas = Callable[["Stream", AsyncGenerator[bytes, None]], AsyncGenerator[Delta, None]]
+"""A dialect's reading of the lines of an answer."""
 
 T = TypeVar("T")
 SAMPLING_HEADER = "x-exo-sampling"
@@ -94,6 +97,19 @@ class Link:
             yield Stream(self, path, response)
         finally:
             await response.aclose()
+
+    async def deltas(
+        self, path: str, body: dict[str, Any], request_id: str, read: ReadDeltas
+    ) -> AsyncGenerator[Delta, None]:
+        """What `read` makes of the lines of an answer; the rest of it is taken in after the last delta."""
+        async with (
+            self.stream(path, body, request_id) as stream,
+            contextlib.aclosing(stream.lines()) as lines,
+            contextlib.aclosing(read(stream, lines)) as deltas,
+        ):
+            async for delta in deltas:
+                yield delta
+            await stream.drain(lines)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -118,7 +118,7 @@ class OllamaClient:
         if request.think is not None:
             body["think"] = request.think
         body |= _run_json(request.model, request.sampling, request.limits, request.keep_alive)
-        async with contextlib.aclosing(self._stream("/api/chat", body, request.id)) as deltas:
+        async with contextlib.aclosing(self._link.deltas("/api/chat", body, request.id, _deltas)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -126,7 +126,7 @@ class OllamaClient:
         """Stream the continuation of a raw prompt, which reaches the model byte for byte."""
         body: dict[str, Any] = {"prompt": request.prompt, "raw": True, **_WHOLE}
         body |= _run_json(request.model, request.sampling, request.limits, request.keep_alive)
-        async with contextlib.aclosing(self._stream("/api/generate", body, request.id)) as deltas:
+        async with contextlib.aclosing(self._link.deltas("/api/generate", body, request.id, _deltas)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -141,16 +141,6 @@ class OllamaClient:
 
     async def close(self) -> None:
         await self._link.close()
-
-    async def _stream(self, path: str, body: dict[str, Any], request_id: str) -> AsyncGenerator[Delta, None]:
-        async with (
-            self._link.stream(path, body, request_id) as stream,
-            contextlib.aclosing(stream.lines()) as lines,
-            contextlib.aclosing(_deltas(stream, lines)) as deltas,
-        ):
-            async for delta in deltas:
-                yield delta
-            await stream.drain(lines)
 
 
 async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Delta, None]:

@@ -104,14 +104,14 @@ class OpenAIClient:
         if request.think is not None:  # as llama-server and vLLM take it
             body["chat_template_kwargs"] = {"enable_thinking": request.think}
         body |= _run_json(request.model, request.sampling, request.limits)
-        async with contextlib.aclosing(self._stream("/v1/chat/completions", body, request.id)) as deltas:
+        async with contextlib.aclosing(self._link.deltas("/v1/chat/completions", body, request.id, _deltas)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
         body = {"prompt": request.prompt, **_run_json(request.model, request.sampling, request.limits)}
-        async with contextlib.aclosing(self._stream("/v1/completions", body, request.id)) as deltas:
+        async with contextlib.aclosing(self._link.deltas("/v1/completions", body, request.id, _deltas)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -121,16 +121,6 @@ class OpenAIClient:
         answer = await self._link.post("/v1/embeddings", body, _Vectors)
         vectors = tuple(vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index))
         return embeddings(self._link.host, vectors, len(request.inputs), usage_of(answer.usage))
-
-    async def _stream(self, path: str, body: dict[str, Any], request_id: str) -> AsyncGenerator[Delta, None]:
-        async with (
-            self._link.stream(path, body, request_id) as stream,
-            contextlib.aclosing(stream.lines()) as lines,
-            contextlib.aclosing(_deltas(stream, lines)) as deltas,
-        ):
-            async for delta in deltas:
-                yield delta
-            await stream.drain(lines)
 
 
 async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Delta, None]:
