@@ -202,7 +202,7 @@ def test_our_packages_come_from_their_files_and_never_from_the_index(with_npu: E
 
 def test_without_a_library_the_npu_engine_says_what_is_missing(with_npu: Environment) -> None:
     printed = with_npu.command("--list-engines")
-    assert engines(printed) == {"dummy": "yes", "llamacpp": "yes", "rkllm": "no"}
+    assert engines(printed) == {"dummy": "yes", "llamacpp": "yes", "remote": "no", "rkllm": "no"}
     (line,) = [line for line in printed.splitlines() if line.startswith("rkllm")]
     assert "There is no librkllmrt.so" in line
     assert "RKLLM_LIB" in line

@@ -147,7 +147,7 @@ SERVE_SETTINGS = (
         "api_keys_file",
         "EXO_API_KEYS_FILE",
         "",
-        values.folder,
+        values.path,
         "file of hashed API keys, one line each as `exo key NAME` prints it",
         ("--api-keys-file",),
         "FILE",

@@ -71,12 +71,16 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def folder(value: str) -> Path:
-    """A folder, which need not be there yet."""
+def path(value: str) -> Path:
     try:
-        path = Path(value).expanduser()
+        return Path(value).expanduser()
     except RuntimeError as error:  # no such user, or a user without a home
         raise ValueError(str(error)) from None
-    if os.path.isfile(path):  # noqa: PTH113 - False for what may not be looked at
+
+
+def folder(value: str) -> Path:
+    """A folder, which need not be there yet."""
+    named = path(value)
+    if os.path.isfile(named):  # noqa: PTH113 - False for what may not be looked at
         raise ValueError("expected a folder, this is a file")
-    return path
+    return named
