@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from exo.chat import GoTemplate, Template
 from exo.chat import go_run as run_module
@@ -476,73 +473,3 @@ def test_odd_text_passes_as_it_is() -> None:
 def test_both_languages_have_the_same_use() -> None:
     template: Template = GoTemplate("{{ .Prompt }}")
     assert template.render(CHAT[1:2], add_generation_prompt=True, anything=1) == "Hi"
-
-
-WORDS = (
-    "{{ {{- }} -}} /* */ if else end range with break continue := = | ( ) , $ $x $i . .System .Prompt .Response .Role"
-    " .Messages .Content .Tools .ToolCalls .Function .Name .Arguments .Nothing eq ne lt and or not len index slice json"
-    ' print printf currentDate nothing "a" "%s" "%d" `b` \'c\' 0 1 -1 2.5 true nil define template'
-)
-PIECES = st.sampled_from(WORDS.split()) | st.sampled_from(
-    [
-        "{{ range $i, $x := .Messages }}",
-        "{{ range .Messages }}",
-        "{{ if .System }}",
-        "{{ with .Prompt }}",
-        "{{ else }}",
-        "{{ end }}",
-        "{{ .Response }}",
-        "{{ $x := . }}",
-        "{{ $x = 1 }}",
-        "{{ $x }}",
-        "{{ . }}",
-        "text\n",
-    ]
-)
-EXPRESSIONS = st.recursive(
-    st.sampled_from([".", "$", ".Messages", ".System", ".Tools", "0", "1", "`a`", "nil", "true", "2.5", "print"]),
-    lambda inner: st.builds(
-        lambda name, values: f"({name} {' '.join(values)})",
-        st.sampled_from(["eq", "lt", "ge", "and", "or", "not", "len", "index", "slice", "json", "print", "printf"]),
-        st.lists(inner, min_size=1, max_size=3),
-    ),
-    max_leaves=6,
-)
-MESSAGES = st.lists(
-    st.builds(said, st.sampled_from(["system", "user", "assistant", "tool"]), st.text(max_size=5)), max_size=4
-)
-
-
-def check(source: str, messages: Sequence[Message], tools: object) -> None:
-    try:
-        template = GoTemplate(source)
-    except ModelLoadError:
-        return
-    for wish in (True, False):
-        with contextlib.suppress(RunFailed):
-            assert isinstance(template.render(messages, add_generation_prompt=wish, tools=tools), str)
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@given(pieces=st.lists(PIECES, max_size=12), messages=MESSAGES, tools=ANYTHING)
-@settings(max_examples=300)
-def test_no_source_brings_another_error_than_ours(pieces: list[str], messages: list[Message], tools: object) -> None:
-    check(" ".join(pieces), messages, tools)
-
-
-@given(expression=EXPRESSIONS, messages=MESSAGES, tools=st.lists(ANYTHING, max_size=2))
-@settings(max_examples=300)
-def test_no_expression_brings_another_error_than_ours(expression: str, messages: list[Message], tools: object) -> None:
-    check(f"{{{{ range $i, $x := .Messages }}}}{{{{ end }}}}{{{{ {expression} }}}}", messages, tools)
-
-
-@given(text=st.text(max_size=40))
-def test_text_without_actions_is_put_out_as_it_is(text: str) -> None:
-    if "{{" not in text:
-        assert GoTemplate(text).render(()) == text
