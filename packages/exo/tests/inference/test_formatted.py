@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from exo.inference import formatted
+from exo.inference import json_check
 from exo.inference.formatted import ATTEMPTS, answer_in_format, unfenced
 from exo.types import (
     AnswerFormat,
@@ -187,7 +187,7 @@ async def test_a_schema_that_is_none_is_refused_before_the_model_is_asked(schema
 async def test_a_schema_that_takes_for_ever_stops_nobody_else(
     schema: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formatted, "_CHECK_TIMEOUT", 1.0)
+    monkeypatch.setattr(json_check, "_TIMEOUT", 1.0)
     ticks = 0
 
     async def tick() -> None:

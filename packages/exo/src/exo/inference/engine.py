@@ -22,7 +22,16 @@ from exo.types import (
 )
 
 Capability = Literal[
-    "chat", "completion", "tools", "reasoning", "embeddings", "json_schema", "logprobs", "vision", "template"
+    "chat",
+    "completion",
+    "tools",
+    "reasoning",
+    "think_budget",
+    "embeddings",
+    "json_schema",
+    "logprobs",
+    "vision",
+    "template",
 ]
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
 
 import msgspec
 
-from exo.inference import schema_check
+from exo.inference.json_check import checking
 from exo.types import (
     AnswerFormat,
     AnswerNotValid,
     ChatRequest,
     ContextOverflow,
     Delta,
-    InvalidRequest,
     Message,
     Timings,
     Usage,
@@ -27,28 +24,22 @@ from exo.types import (
 
 ATTEMPTS = 3
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
-_CHECK_TIMEOUT = 20.0
-_LONGEST_LINE = 1 << 20
-_LARGEST_SCHEMA = 1 << 17
-"""Characters. It is told to the model, whose context is smaller."""
 
 Counted = TypeVar("Counted", Usage, Timings)
 Chat = Callable[[ChatRequest], AsyncGenerator[Delta, None]]
-Check = Callable[[str], Awaitable[str]]
-"""Says what is wrong with a text, as a sentence; nothing if it fits."""
 
 
 async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[Delta, None]:
     """The answer of `chat`, once it is what `request.format` asks for; its text comes as one delta at the end.
 
     The model is told the format, and after an answer that does not fit what is wrong with it, at most ATTEMPTS times.
-    Reasoning is handed on as it comes. The usage adds up all attempts. Raises AnswerNotValid, InvalidRequest for a
-    schema that is none.
+    Reasoning and calls of functions are handed on as they come. The usage adds up all attempts. Raises AnswerNotValid,
+    and InvalidRequest for a schema that is none.
     """
     form = request.format or AnswerFormat()
     asked = msgspec.structs.replace(request, messages=_told(request.messages, form))
     usage, timings, problem, begun = Usage(), Timings(), "", False
-    async with _checking(form.schema) as check:
+    async with checking(form.schema, param="format") as check:
         for _ in range(ATTEMPTS):
             text: list[str] = []
             last = Delta()
@@ -56,11 +47,14 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
                 async for delta in deltas:
                     text.append(delta.text)
                     last = delta
-                    if delta.finish_reason is None and (delta.reasoning or delta.sampling or not begun):
+                    if delta.finish_reason is None and _is_told_at_once(delta, begun=begun):
                         yield msgspec.structs.replace(delta, text="")  # the first one tells that the run has begun
                     begun = True
             usage, timings = _sum(usage, last.usage), _sum(timings, last.timings)
             written = "".join(text)
+            if last.finish_reason == "tool_calls":  # the answer comes when the functions have been called
+                yield msgspec.structs.replace(last, text=written, usage=usage, timings=timings)
+                return
             answer = unfenced(written)
             problem = await check(answer)
             if not problem:
@@ -71,6 +65,10 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
                 break
             asked = msgspec.structs.replace(asked, messages=(*asked.messages, *_complaint(written, problem)))
     raise _not_valid(request.model, problem)
+
+
+def _is_told_at_once(delta: Delta, *, begun: bool) -> bool:
+    return bool(delta.reasoning or delta.tool_calls or delta.sampling or not begun)
 
 
 def unfenced(text: str) -> str:
@@ -96,57 +94,6 @@ def _not_valid(model: str, problem: str) -> AnswerNotValid:
         f"{model} gave no answer in the format that was asked for: {problem} "
         "Ask for something simpler, or use an engine that can constrain the answer (llamacpp)."
     )
-
-
-@contextlib.asynccontextmanager
-async def _checking(schema: Mapping[str, Any] | None) -> AsyncGenerator[Check, None]:
-    """The check for a schema. It may take long, or all memory, and so it happens in a process of its own."""
-    if schema is None:
-        yield _problem_of_object
-        return
-    if len(json.dumps(schema)) > _LARGEST_SCHEMA:
-        raise InvalidRequest(f"The schema has over {_LARGEST_SCHEMA} characters.", param="format")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        schema_check.__file__,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=_LONGEST_LINE,
-    )
-    try:
-        await _exchange(process, schema)
-
-        async def check(text: str) -> str:
-            return (await _exchange(process, text))["problem"]
-
-        yield check
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _problem_of_object(text: str) -> str:
-    return schema_check.problem_of(text, schema_check.object_problem)
-
-
-async def _exchange(process: asyncio.subprocess.Process, value: Any) -> dict[str, str]:
-    """One line there and one back. Raises InvalidRequest for what the process refuses, or does not survive."""
-    assert process.stdin is not None  # noqa: S101 - for mypy: both are pipes
-    assert process.stdout is not None  # noqa: S101 - as above
-    line = b""
-    with contextlib.suppress(ConnectionError, asyncio.TimeoutError, ValueError):  # the last: a line that never ends
-        process.stdin.write(json.dumps(value).encode() + b"\n")
-        await process.stdin.drain()
-        line = await asyncio.wait_for(process.stdout.readline(), _CHECK_TIMEOUT)
-    answer: dict[str, str] = (
-        json.loads(line) if line else {"refused": "it takes too long, or too much memory, to check"}
-    )
-    if "refused" in answer:
-        raise InvalidRequest(f"The schema cannot be used: {answer['refused']}.", param="format")
-    return answer
 
 
 def _told(messages: tuple[Message, ...], form: AnswerFormat) -> tuple[Message, ...]:

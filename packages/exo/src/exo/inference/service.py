@@ -15,6 +15,7 @@ from exo.inference.engine import Capability, InferenceEngine
 from exo.inference.formatted import answer_in_format
 from exo.inference.metrics import NodeMetrics
 from exo.inference.scheduler import Lease, Scheduler, shutting_down
+from exo.inference.tool_calls import answer_with_tools
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -140,20 +141,18 @@ class InferenceService:
         if not request.messages:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         self._refuse_what_the_engine_cannot(request)
-        conversation = conversation_key(request)
-        if request.format is not None and "json_schema" not in self.engine.capabilities:
-            work = functools.partial(answer_in_format, self.engine.chat, request)
-            return await self._admit(request, work, conversation=conversation)
-        return await self._admit(
-            request,
-            functools.partial(self.engine.chat, request),
-            conversation=conversation,
-            meanwhile=functools.partial(self._prepare, request),
-        )
+        chat = functools.partial(answer_with_tools, self.engine.chat) if request.tools else self.engine.chat
+        if request.format is not None and (request.tools or "json_schema" not in self.engine.capabilities):
+            work, meanwhile = functools.partial(answer_in_format, chat, request), None
+        else:
+            work, meanwhile = functools.partial(chat, request), functools.partial(self._prepare, request)
+        return await self._admit(request, work, conversation=conversation_key(request), meanwhile=meanwhile)
 
     async def complete(self, request: CompletionRequest) -> Answer:
         """As `chat`, for a raw prompt."""
         self._need("completion", "prompt", "raw completions")
+        if request.logprobs is not None:
+            self._need("logprobs", "logprobs", "probabilities of tokens")
         return await self._admit(request, functools.partial(self.engine.complete, request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
@@ -342,6 +341,12 @@ class InferenceService:
             self._need("template", "template", "templates other than the model's own")
         if request.think:
             self._need("reasoning", "think", "models that think")
+        if request.think_budget is not None:
+            self._need("think_budget", "thinking_budget_tokens", "bound for reasoning")
+        if request.tools:
+            self._need("tools", "tools", "calls of functions")
+        if request.logprobs is not None:
+            self._need("logprobs", "logprobs", "probabilities of tokens")
 
     def _need(self, capability: Capability, param: str, what: str) -> None:
         if capability not in self.engine.capabilities:

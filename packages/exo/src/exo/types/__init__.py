@@ -4,13 +4,17 @@ from exo.types.address import host_and_port
 from exo.types.card import (
     ModelCard,
     ModelRole,
+    Pooling,
     ThinkingMarkers,
+    ToolFormat,
 )
 from exo.types.delta import (
     Delta,
     Embeddings,
     FinishReason,
     Timings,
+    TokenChance,
+    TokenLogprob,
     ToolCallDelta,
     Usage,
 )
@@ -62,7 +66,9 @@ from exo.types.request import (
     Message,
     Role,
     Sampling,
+    Tool,
     ToolCall,
+    ToolChoice,
 )
 
 __all__ = [
@@ -103,6 +109,7 @@ __all__ = [
     "NotFound",
     "OperatorError",
     "PluginError",
+    "Pooling",
     "PullError",
     "QueueFull",
     "RemoteFailed",
@@ -116,8 +123,13 @@ __all__ = [
     "StoreError",
     "ThinkingMarkers",
     "Timings",
+    "TokenChance",
+    "TokenLogprob",
+    "Tool",
     "ToolCall",
     "ToolCallDelta",
+    "ToolChoice",
+    "ToolFormat",
     "UnsupportedParameter",
     "Usage",
     "WorkerDied",

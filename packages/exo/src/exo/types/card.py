@@ -8,6 +8,10 @@ from typing import Literal
 import msgspec
 
 ModelRole = Literal["quick", "reasoning"]
+ToolFormat = Literal["hermes", "llama3", "mistral", "deepseek", "phi"]
+"""How a model writes its calls of functions, see exo.chat.tools."""
+Pooling = Literal["mean", "cls", "last"]
+"""How the vectors of a text's tokens become one: their mean, that of the first token, or that of the last one."""
 
 
 class ThinkingMarkers(msgspec.Struct, frozen=True):
@@ -23,6 +27,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     `id` is the name clients use, `aliases` are further ones. `parameters` is a count, `context_length` in tokens; 0
     means not known. `files` says per engine name where the model's file comes from: `hub/repository[/file]`, or
     `wheel:DISTRIBUTION==VERSION/PATH` for a file inside a Python wheel. `sha256` is of that file, hexadecimal.
+    `tools` None: what the chat template tells.
     """
 
     id: str
@@ -35,5 +40,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     licence: str = ""
     thinking: ThinkingMarkers | None = None
+    tools: ToolFormat | None = None
+    pooling: Pooling | None = None
     role: ModelRole = "quick"
     aliases: tuple[str, ...] = ()

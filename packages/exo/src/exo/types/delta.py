@@ -41,6 +41,21 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
 
 
+class TokenChance(msgspec.Struct, frozen=True, kw_only=True):
+    """A token and the natural logarithm of its probability. `text` is empty where the bytes are no UTF-8 alone."""
+
+    text: str
+    logprob: float
+    raw: bytes = b""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+    """A token of the answer, and the most probable ones in its place, which may hold the token itself."""
+
+    chosen: TokenChance
+    top: tuple[TokenChance, ...] = ()
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. Any field may be empty; `finish_reason`, `usage` and `timings` come with the last one.
 
@@ -51,6 +66,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None

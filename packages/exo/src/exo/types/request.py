@@ -18,6 +18,21 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
 
 
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that a model may call. `parameters` is the JSON Schema of its arguments; None: nothing is known."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the model has to call a function: it chooses, it must not, it must, or it must call the one of `name`."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a conversation, plain text."""
 
@@ -59,41 +74,50 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued by one answer.
 
     `model` is the id of a served model; the node resolves aliases and the default before an engine sees it.
-    `think` switches reasoning on or off, None leaves it to the model. `template` is a chat template (Jinja, or Go's
-    language as in Ollama) in place of the model's own. `keep_alive` is how many seconds the model stays loaded once
-    nobody uses it, infinite for ever; None: as the engine has it. `id` is the request's id across hops. A lower
-    `priority` is served earlier.
+    `tools` are the functions that the answer may call, all of one answer at once if `parallel_tool_calls`. `think`
+    switches reasoning on or off, None leaves it to the model; after `think_budget` tokens of reasoning the answer has
+    to begin. `logprobs` asks for the probability of each token, and of that many others in its place. `template` is a
+    chat template (Jinja, or Go's language as in Ollama) in place of the model's own. `keep_alive` is how many seconds
+    the model stays loaded once nobody uses it, infinite for ever; None: as the engine has it. `id` is the request's id
+    across hops. A lower `priority` is served earlier.
     """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
     think: bool | None = None
+    think_budget: int | None = None
     template: str | None = None
     format: AnswerFormat | None = None
+    logprobs: int | None = None
     keep_alive: float | None = None
     id: str = ""
     priority: int = 0
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A raw prompt to be continued; no chat template is applied."""
+    """A raw prompt to be continued; no chat template is applied. `logprobs` as in ChatRequest."""
 
     model: str
     prompt: str
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    logprobs: int | None = None
     keep_alive: float | None = None
     id: str = ""
     priority: int = 0
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to be embedded, one vector each."""
+    """Texts to be embedded, one vector each, of `dimensions` numbers or as many as the model has."""
 
     model: str
     inputs: tuple[str, ...]
+    dimensions: int | None = None
     keep_alive: float | None = None
     id: str = ""
     priority: int = 0
