@@ -8,6 +8,7 @@ import pytest
 
 PUBLIC = {
     "exo.types": [
+        "AdminRequired",
         "AnswerFormat",
         "AnswerNotValid",
         "AuthenticationFailed",
@@ -33,6 +34,7 @@ PUBLIC = {
         "ForbiddenOrigin",
         "InsufficientMemory",
         "InvalidRequest",
+        "KeyLimitReached",
         "Limits",
         "Message",
         "MethodNotAllowed",
@@ -72,13 +74,23 @@ PUBLIC = {
         "host_and_port",
     ],
     "exo.chat": [
+        "Called",
         "ChatTemplate",
         "GoTemplate",
+        "NotACall",
+        "PlainText",
         "ReasoningSplitter",
         "StopStrings",
         "Template",
+        "ToolEvent",
+        "ToolParser",
         "Utf8Joiner",
+        "forced_start",
         "foreign_template",
+        "special_texts",
+        "tool_format_of",
+        "tools_as_json",
+        "with_tools_in_prompt",
     ],
     "exo.models": [
         "HubLibrary",
@@ -128,6 +140,7 @@ PUBLIC = {
     ],
     "exo.api": [
         "HttpSettings",
+        "KeyFile",
         "KeyRing",
         "bind",
         "create_app",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from exo.chat import ReasoningSplitter, StopStrings, Utf8Joiner
-from exo.types import Delta, EndlessPadding, FinishReason, ThinkingMarkers
+from exo.chat import Called, ReasoningSplitter, StopStrings, ToolEvent, ToolParser, Utf8Joiner
+from exo.types import Delta, EndlessPadding, FinishReason, ThinkingMarkers, ToolCallDelta
 
 _PAD = re.compile(rb"\[PAD[0-9]+\]")
 
@@ -31,7 +31,8 @@ class AnswerFilter:
     """Takes the tokens of one run, in order.
 
     `pad_limit` is the number of internal tokens in a row that are taken for thinking; more raise EndlessPadding.
-    Stop strings are looked for in the answer, not in the reasoning. With `thinking` None all text is answer.
+    Stop strings are looked for in the answer, not in the reasoning, nor in the calls of functions that `calls` finds;
+    with `one_call` the first one ends the answer. With `thinking` None all text is answer.
     """
 
     def __init__(
@@ -42,14 +43,21 @@ class AnswerFilter:
         inside: bool = False,
         stops: Sequence[str] = (),
         pad_limit: int,
+        calls: ToolParser | None = None,
+        one_call: bool = False,
     ) -> None:
         self.tokens = 0
         self.reasoning_tokens = 0
+        self.think_budget: int | None = None
+        """How many tokens of reasoning there may be; afterwards `has_thought_enough` is true."""
         self.ids: list[int] | None = []
         """The answer's ids; None once a token came without its text, whose id is not to be trusted."""
         self._rules = rules
         self._splitter = None if thinking is None else ReasoningSplitter(thinking, inside=inside)
         self._stops = StopStrings(stops)
+        self._parser = calls
+        self._one_call = one_call
+        self.calls = 0
         self._utf8 = Utf8Joiner()
         self._raw: list[str] = []
         self._pads = 0
@@ -57,8 +65,24 @@ class AnswerFilter:
 
     @property
     def stopped(self) -> bool:
-        """A stop string has come: the answer is complete."""
-        return self._stops.hit is not None
+        """A stop string has come, or the only call: the answer is complete."""
+        return self._stops.hit is not None or (self._one_call and self.calls > 0)
+
+    @property
+    def has_thought_enough(self) -> bool:
+        """The model still reasons, and has had all the tokens for it."""
+        if self.think_budget is None or self._splitter is None or not self._splitter.inside:
+            return False
+        return self.reasoning_tokens >= self.think_budget
+
+    def end_reasoning(self, text: str, ids: Sequence[int]) -> Delta:
+        """Take in what ends the reasoning, which the model has not written itself."""
+        assert self._splitter is not None  # noqa: S101 - for mypy: only a model that reasons has thought enough
+        self._raw.append(text)
+        if self.ids is not None:
+            self.ids.extend(ids)
+        reasoning, answer = self._splitter.feed(self._utf8.flush() + text)
+        return self._delta(reasoning, answer) or Delta()
 
     @property
     def raw_text(self) -> str:
@@ -102,8 +126,11 @@ class AnswerFilter:
         if self._splitter is not None:
             more_reasoning, more = self._splitter.flush()
             reasoning, answer = reasoning + more_reasoning, answer + more
+        called: tuple[ToolCallDelta, ...] = ()
+        if self._parser is not None:
+            answer, called = self._read(self._parser.feed(answer) + self._parser.flush())
         answer = self._stops.feed(answer) + ("" if self.stopped else self._stops.flush())
-        return Delta(text=answer, reasoning=reasoning) if answer or reasoning else None
+        return Delta(text=answer, reasoning=reasoning, tool_calls=called) if answer or reasoning or called else None
 
     def finish_reason(self, cap: int) -> FinishReason:
         """Why the run ended, `cap` being the greatest number of tokens it was allowed."""
@@ -129,6 +156,20 @@ class AnswerFilter:
         return self._delta(*self._splitter.feed(piece))  # so that it stays behind the blanks that are held back
 
     def _delta(self, reasoning: str, answer: str) -> Delta | None:
+        called: tuple[ToolCallDelta, ...] = ()
+        if answer and self._parser is not None:
+            answer, called = self._read(self._parser.feed(answer))
         if answer:
             answer = self._stops.feed(answer)
-        return Delta(text=answer, reasoning=reasoning) if answer or reasoning else None
+        return Delta(text=answer, reasoning=reasoning, tool_calls=called) if answer or reasoning or called else None
+
+    def _read(self, events: Iterable[ToolEvent]) -> tuple[str, tuple[ToolCallDelta, ...]]:
+        """The text and the calls in what has been parsed."""
+        text, called = "", []
+        for event in events:
+            if isinstance(event, Called):
+                called.append(ToolCallDelta(index=self.calls, name=event.name, arguments=event.arguments))
+                self.calls += 1
+            else:
+                text += event.text
+        return text, tuple(called)

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
+from exo.chat import tools_as_json
 from exo.inference import (
     Availability,
     Capability,
@@ -34,6 +35,7 @@ from exo.types import (
     ModelCard,
     ModelLoadError,
     Timings,
+    Tool,
     UnsupportedParameter,
     Usage,
 )
@@ -70,7 +72,7 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     name: ClassVar[str] = "rkllm"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {"chat", "completion", "reasoning", "embeddings", "template"}
+        {"chat", "completion", "tools", "reasoning", "think_budget", "embeddings", "template"}
     )
 
     def __init__(self, context: EngineContext) -> None:
@@ -147,7 +149,8 @@ class RKLLMInferenceEngine(InferenceEngine):
             _, texts, prompt = self._prepared.pop(id(request), (request, None, None))
             if prompt is None or texts is not model.texts:  # the model may have been loaded anew meanwhile
                 prompt = await self._encode(model, request)
-            async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
+            answer = model.answer(prompt, request.sampling, request.limits, request)
+            async with contextlib.aclosing(answer) as deltas:
                 async for delta in deltas:
                     yield _with_load(delta, waited)
 
@@ -200,9 +203,17 @@ class RKLLMInferenceEngine(InferenceEngine):
         return max(models, key=lambda model: model.last_used).cached if models else 0
 
     async def _encode(self, model: NpuLoadedModel, request: ChatRequest) -> Prompt:
-        size = sum(map(_size, request.messages)) + len(request.template or "")
+        size = sum(map(_size, request.messages)) + len(request.template or "") + _size_of_tools(request.tools)
         model.check_size(len(request.messages), size)
-        encode = functools.partial(model.texts.encode, request.messages, think=request.think, template=request.template)
+        think = False if request.think_budget == 0 else request.think
+        encode = functools.partial(
+            model.texts.encode,
+            request.messages,
+            think=think,
+            template=request.template,
+            tools=request.tools,
+            choice=request.tool_choice,
+        )
         return encode() if size <= _INLINE_CHARACTERS else await asyncio.to_thread(encode)
 
     # --- loading ---
@@ -339,6 +350,10 @@ def _size(message: Message) -> int:
     """Characters of a message, and a few for what the template puts around it."""
     calls = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
     return len(message.content) + len(message.reasoning) + calls + _AROUND
+
+
+def _size_of_tools(tools: Sequence[Tool]) -> int:
+    return len(msgspec.json.encode(tools_as_json(tools))) if tools else 0
 
 
 def keep_to(cpus: Sequence[int]) -> None:

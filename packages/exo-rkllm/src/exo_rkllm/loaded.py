@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from exo.chat import ToolParser
 from exo.inference import PooledModel
 from exo.types import (
+    ChatRequest,
     ContextOverflow,
     Delta,
     EndlessPadding,
@@ -121,36 +124,62 @@ class NpuLoadedModel(PooledModel):
                 at_least=not prompt.is_counted,
             )
 
-    async def answer(self, prompt: Prompt, sampling: Sampling, limits: Limits) -> AsyncGenerator[Delta, None]:
-        """Run a prompt. Closing the generator aborts the run at once."""
+    async def answer(
+        self, prompt: Prompt, sampling: Sampling, limits: Limits, chat: ChatRequest | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """Run a prompt. Closing the generator aborts the run at once.
+
+        Of `chat` its functions count, and the budget of reasoning: after that many tokens the run is aborted, and a
+        second one goes on behind the end of the reasoning.
+        """
         self.check_length(prompt)
         per_run, served = self._sampling_of(sampling)
-        cap = self._cap(prompt, limits)
-        run = await self._worker.begin(prompt.input, cap=cap, prompt_tokens=prompt.tokens, sampling=per_run)
+        cap, filtered, legs = self._cap(prompt, limits), self._filter(prompt, limits, chat), _Legs()
+        run = await self._begin(prompt, cap, per_run)
+        legs.cached = self._common_prefix(prompt)
         try:
-            cached, filtered, clock = self._common_prefix(prompt), self._filter(prompt, limits), _Clock()
             is_quiet = not await run.sign(_QUIET_START)
             if is_quiet or served is not None:
                 yield Delta(sampling=served)
-            async for batch in run:
-                clock.first_token()
-                for token_id, text in batch:
-                    delta = filtered.feed(token_id, text)
-                    if delta is not None:
+            async with contextlib.aclosing(self._tokens(run, filtered, legs)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            legs.end(run.done, self._prompt_tokens(run.done, prompt, filtered, cap))
+            if filtered.has_thought_enough:
+                closed = self.texts.with_reasoning_ended(prompt, filtered.raw_text, filtered.ids)
+                self.check_length(closed.prompt)
+                yield filtered.end_reasoning(closed.text, closed.ids)
+                cap = filtered.tokens + min(cap - filtered.tokens, self.limits.context - closed.prompt.tokens)
+                run = await self._begin(closed.prompt, cap - filtered.tokens, per_run)
+                async with contextlib.aclosing(self._tokens(run, filtered, legs)) as deltas:
+                    async for delta in deltas:
                         yield delta
-                    if filtered.stopped:
-                        break
-                if filtered.stopped:
-                    break
-            await run.leave()  # the NPU is free for another run only when the runtime has ended this one
+                legs.end(run.done)
         except EndlessPadding:
             self._metrics.pad_loops.labels(self.model_id).inc()
             raise
         finally:
             await run.leave()
         self._note_cache(prompt, filtered, cap)
-        yield self._last(run, prompt, filtered, clock, cap=cap, cached=cached)
+        yield self._last(legs, filtered, cap)
         self.texts.remember(prompt, filtered.raw_text, filtered.ids)  # after all, for the NPU may go on meanwhile
+
+    async def _begin(self, prompt: Prompt, cap: int, sampling: dict[str, float]) -> NpuRun:
+        return await self._worker.begin(prompt.input, cap=cap, prompt_tokens=prompt.tokens, sampling=sampling)
+
+    async def _tokens(self, run: NpuRun, filtered: AnswerFilter, legs: _Legs) -> AsyncGenerator[Delta, None]:
+        """What a run says, until it ends or is to end; afterwards the NPU is free for another run."""
+        async for batch in run:
+            legs.first_token()
+            for token_id, text in batch:
+                delta = filtered.feed(token_id, text)
+                if delta is not None:
+                    yield delta
+                if filtered.stopped or filtered.has_thought_enough:
+                    break
+            if filtered.stopped or filtered.has_thought_enough:
+                break
+        await run.leave()
 
     async def embed(self, ids: Sequence[int]) -> tuple[float, ...]:
         """The hidden state of the last position, scaled to length 1."""
@@ -159,14 +188,19 @@ class NpuLoadedModel(PooledModel):
         length = math.sqrt(sum(value * value for value in vector)) or 1.0
         return tuple(value / length for value in vector)
 
-    def _filter(self, prompt: Prompt, limits: Limits) -> AnswerFilter:
-        return AnswerFilter(
-            self.texts.rules,
+    def _filter(self, prompt: Prompt, limits: Limits, chat: ChatRequest | None) -> AnswerFilter:
+        calls = ToolParser(prompt.calls, chat.tools, forced=prompt.begun) if chat and prompt.calls else None
+        filtered = AnswerFilter(
+            self.texts.rules_for(prompt),
             thinking=None if prompt.is_raw else self.texts.thinking,
             inside=prompt.inside_thinking,
             stops=limits.stop or self.limits.stop,
             pad_limit=self.limits.pad_limit,
+            calls=calls,
+            one_call=chat is not None and not chat.parallel_tool_calls,
         )
+        filtered.think_budget = None if chat is None else chat.think_budget
+        return filtered
 
     def _cap(self, prompt: Prompt, limits: Limits) -> int:
         """The greatest number of tokens of an answer: what was asked for, and never more than the context has room for.
@@ -205,46 +239,53 @@ class NpuLoadedModel(PooledModel):
         ids = filtered.ids or []
         self._cache = prompt.ids + array("i", ids if filtered.ended_itself(cap) else ids[:-1])
 
-    def _counted_by_runtime(self, done: Done | None, filtered: AnswerFilter, cap: int) -> int:
-        """Tokens of a prompt that nobody here can count: what the cache holds besides the answer.
+    def _prompt_tokens(self, done: Done | None, prompt: Prompt, filtered: AnswerFilter, cap: int) -> int:
+        """Tokens of the prompt. Where nobody here can count them, what the cache holds besides the answer.
 
         One too many after an abort that came too late, for it cannot be told whether the last token was evaluated.
         """
+        if prompt.is_counted:
+            return prompt.tokens
         if done is None or done.prefilled is None:
             return 0
         return max(done.prefilled, self.cached - done.tokens + (0 if filtered.ended_itself(cap) else 1))
 
-    def _last(
-        self, run: NpuRun, prompt: Prompt, filtered: AnswerFilter, clock: _Clock, *, cap: int, cached: int
-    ) -> Delta:
-        done = run.done
-        prefilled = None if done is None else done.prefilled
-        prompt_tokens = prompt.tokens if prompt.is_counted else self._counted_by_runtime(done, filtered, cap)
-        if prefilled is not None:
-            cached = max(0, prompt_tokens - prefilled)
-        self._metrics.prefix_reused.labels(self.model_id).inc(cached)
-        self._metrics.inference.observe(clock.now())
+    def _last(self, legs: _Legs, filtered: AnswerFilter, cap: int) -> Delta:
+        if legs.prefilled is not None:
+            legs.cached = max(0, legs.prompt_tokens - legs.prefilled)
+        self._metrics.prefix_reused.labels(self.model_id).inc(legs.cached)
+        self._metrics.inference.observe(legs.now())
         rest = None if filtered.stopped else filtered.flush()
+        reason = filtered.finish_reason(cap)
+        reason = "tool_calls" if filtered.calls and reason == "stop" else reason
         return Delta(
             text=rest.text if rest else "",
             reasoning=rest.reasoning if rest else "",
-            finish_reason=filtered.finish_reason(cap),
+            tool_calls=rest.tool_calls if rest else (),
+            finish_reason=reason,
             usage=Usage(
-                prompt_tokens=prompt_tokens,
+                prompt_tokens=legs.prompt_tokens,
                 completion_tokens=filtered.tokens,
-                cached_tokens=cached,
+                cached_tokens=legs.cached,
                 reasoning_tokens=filtered.reasoning_tokens,
             ),
-            timings=clock.timings(done),
+            timings=legs.timings(),
         )
 
 
-class _Clock:
-    """Times of a run as seen here, for runtimes that do not tell them."""
+class _Legs:
+    """The runs of one answer: two where reasoning was ended in between. Counts are those of the first.
+
+    Times are the runtime's own, or as seen here where it does not tell them.
+    """
 
     def __init__(self) -> None:
+        self.prompt_tokens = 0
+        self.cached = 0
+        self.prefilled: int | None = None
         self._started = time.monotonic()
         self._first = 0.0
+        self._timings: list[Timings] = []
 
     def now(self) -> float:
         return time.monotonic() - self._started
@@ -252,12 +293,21 @@ class _Clock:
     def first_token(self) -> None:
         self._first = self._first or time.monotonic()
 
-    def timings(self, done: Done | None) -> Timings:
-        first = self._first or time.monotonic()
-        prefill, decode = first - self._started, time.monotonic() - first
+    def end(self, done: Done | None, prompt_tokens: int | None = None) -> None:
+        """A run is over; `prompt_tokens` come with the first."""
+        if prompt_tokens is not None:
+            self.prompt_tokens = prompt_tokens
+            self.prefilled = None if done is None else done.prefilled
         if done is not None and done.prefill_ms is not None and done.decode_ms is not None:
-            prefill, decode = done.prefill_ms / 1000, done.decode_ms / 1000
-        return Timings(prefill=prefill, decode=decode)
+            self._timings.append(Timings(prefill=done.prefill_ms / 1000, decode=done.decode_ms / 1000))
+
+    def timings(self) -> Timings:
+        if self._timings:
+            return Timings(
+                prefill=sum(one.prefill for one in self._timings), decode=sum(one.decode for one in self._timings)
+            )
+        first = self._first or time.monotonic()
+        return Timings(prefill=first - self._started, decode=time.monotonic() - first)
 
 
 _RUNTIME_FIELDS = frozenset(

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from exo.chat import ChatTemplate
@@ -94,6 +95,31 @@ def test_json_is_not_escaped_for_html() -> None:
 )
 def test_templates_get_tool_calls_in_the_shape_that_they_take(source: str) -> None:
     assert "weather" in ChatTemplate(source).render(CALLS)
+
+
+CALLS_WITHOUT_CONTENT = """
+{%- for message in messages %}
+    {%- if message.content is not none %}
+        {{- message.role + ': ' + message.content + '\\n' }}
+    {%- else %}
+        {%- for call in message.tool_calls %}{{ call.function.name + ' ' + call.function.arguments + '\\n' }}{% endfor %}
+    {%- endif %}
+{%- endfor %}"""
+CALLS_WITH_BARE_ARGUMENTS = (
+    "{% for m in messages %}{% for call in m.tool_calls or [] %}"
+    "{{ call.function.name }} {{ call.function.arguments }}{% endfor %}{% endfor %}"
+)
+
+
+def test_a_call_is_not_left_out_because_the_question_names_the_function() -> None:
+    question, *others = CALLS
+    named = (msgspec.structs.replace(question, content="Call weather."), *others)
+    text = ChatTemplate(CALLS_WITHOUT_CONTENT).render(named)
+    assert text == 'user: Call weather.\nweather {"city": "Köln <b>", "days": 2}\ntool: rain\n'
+
+
+def test_arguments_are_json_for_a_template_that_writes_them_as_they_are() -> None:
+    assert ChatTemplate(CALLS_WITH_BARE_ARGUMENTS).render(CALLS) == 'weather {"city": "Köln <b>", "days": 2}'
 
 
 def test_a_template_that_knows_no_tool_calls_renders_all_the_same() -> None:

@@ -147,6 +147,13 @@ async def test_only_one_call_where_no_more_were_allowed() -> None:
     assert "Only one call" in text_of(deltas)
 
 
+async def test_only_the_function_that_was_named() -> None:
+    request = asked(tool_choice=ToolChoice(mode="required", name="time"))
+    deltas = await answer([*call(0, "weather", PARIS), *call(1, "time", "{}"), finish()], request)
+    assert calls_of(deltas) == [("time", {})]
+    assert "Only 'time'" in text_of(deltas)
+
+
 async def test_a_model_that_had_to_call_and_has_not() -> None:
     request = asked(tool_choice=ToolChoice(mode="required"))
     with pytest.raises(AnswerNotValid, match="m has called no function"):

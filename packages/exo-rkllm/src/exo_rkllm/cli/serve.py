@@ -18,7 +18,7 @@ from exo_rkllm.catalogue import SUFFIX
 from exo_rkllm.cli.context import make_context, npu_environment
 from exo_rkllm.cli.settings import SERVE_SETTINGS
 from exo_rkllm.engine import RKLLMInferenceEngine
-from exo_rkllm.server.earlier import EARLIER_PATHS, Earlier
+from exo_rkllm.server.earlier import EARLIER_ADMIN_PATHS, EARLIER_PATHS, Earlier
 from exo_rkllm.server.earlier_operations import EARLIER_OPERATIONS
 from exo_rkllm.server.metrics import count_requests
 from exo_rkllm.ways import npu_availability
@@ -44,6 +44,7 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
                 routes=earlier.routes(),
                 operations=EARLIER_OPERATIONS,
                 plain_error_paths=EARLIER_PATHS,
+                admin_paths=EARLIER_ADMIN_PATHS,
                 on_response=count_requests(engine.metrics),
             ),
         )

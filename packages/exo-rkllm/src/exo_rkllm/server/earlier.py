@@ -41,6 +41,7 @@ from exo_rkllm.server.earlier_schema import (
 EARLIER_PATHS = frozenset(
     {"/", "/models", "/load_model", "/unload_model", "/current_model", "/generate", "/pull", "/rm"}
 )
+EARLIER_ADMIN_PATHS = frozenset({"/load_model", "/unload_model", "/pull", "/rm"})
 _NO_MODEL = "No models are currently loaded."
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from exo.chat import Template
-from exo.types import InvalidRequest, Message, ThinkingMarkers, ToolCall
+from exo.chat import Template, tools_as_json
+from exo.types import InvalidRequest, Message, ThinkingMarkers, Tool, ToolCall
 from exo_rkllm.text.tokenizer import After, ModelTokenizer
 
 __all__ = ["EncodedPrompt", "PromptEncoder"]
@@ -73,15 +73,20 @@ class PromptEncoder:
         *,
         template: Template | None = None,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Tool] = (),
     ) -> EncodedPrompt:
         """The prompt that asks for the next message. `template` is one that wraps the encoder's own, `variables` are
-        further ones for it.
+        further ones for it; it is told the `tools`.
 
         Raises InvalidRequest if the template refuses the messages, RunFailed if it does not work.
         """
-        apart = [_with_reasoning_apart(message, self._markers) for message in messages]
-        sentinel, guarded = self._guard(apart)
-        marked = (template or self._template).render(guarded, **(variables or {}))
+        apart = [_with_readable_arguments(_with_reasoning_apart(message, self._markers)) for message in messages]
+        described = tools_as_json(tools)
+        sentinel = self._sentinel(apart, described)
+        variables = dict(variables or {})
+        if described:
+            variables["tools"] = self._guarded_json(described, sentinel)
+        marked = (template or self._template).render(self._guarded(apart, sentinel), **variables)
         with self._lock:
             known = self._memory.find(marked, sentinel)
         pieces = self._tokenizer.added.split(marked[len(known.text) :])
@@ -134,15 +139,27 @@ class PromptEncoder:
     def _ends_inside(self, text: str) -> bool:
         return self._markers is not None and bool(self._markers.open) and text.rstrip().endswith(self._markers.open)
 
-    def _guard(self, messages: Iterable[Message]) -> tuple[str, list[Message]]:
-        """The sentinel, and the messages with it in all their texts."""
-        messages = [_with_readable_arguments(message) for message in messages]
-        sentinel = _unused_character([self._taken, *(text for message in messages for text in _texts(message))])
+    def _sentinel(self, messages: Iterable[Message], tools: Sequence[dict[str, Any]]) -> str:
+        texts = (text for message in messages for text in _texts(message))
+        return _unused_character([self._taken, *texts, *_texts_in(tools)])
+
+    def _guarded_json(self, value: Any, sentinel: str) -> Any:
+        """A value of JSON with the sentinel in all its texts."""
+        if isinstance(value, str):
+            return self._tokenizer.added.protect(value, sentinel)
+        if isinstance(value, Mapping):
+            return {self._guarded_json(key, sentinel): self._guarded_json(one, sentinel) for key, one in value.items()}
+        if isinstance(value, Sequence):
+            return [self._guarded_json(one, sentinel) for one in value]
+        return value
+
+    def _guarded(self, messages: Iterable[Message], sentinel: str) -> list[Message]:
+        """The messages with the sentinel in all their texts."""
 
         def protect(text: str) -> str:
             return self._tokenizer.added.protect(text, sentinel)
 
-        return sentinel, [
+        return [
             msgspec.structs.replace(
                 message,
                 content=protect(message.content),
@@ -264,6 +281,18 @@ def _texts(message: Message) -> Iterator[str]:
     yield from (message.content, message.reasoning, message.tool_call_id or "")
     for call in message.tool_calls:
         yield from (call.id, call.name, call.arguments)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from (key, *_texts_in(one))
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts_in(one)
 
 
 def _unused_character(texts: Sequence[str]) -> str:

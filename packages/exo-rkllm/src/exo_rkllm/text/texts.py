@@ -7,8 +7,9 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from exo.chat import ChatTemplate, GoTemplate, Template, foreign_template
+from exo.chat import ChatTemplate, GoTemplate, Template, foreign_template, special_texts, tools_as_json
 from exo.models import Modelfile
 from exo.types import (
     InvalidRequest,
@@ -16,14 +17,19 @@ from exo.types import (
     ModelCard,
     ModelLoadError,
     ThinkingMarkers,
+    Tool,
+    ToolChoice,
+    ToolFormat,
     UnsupportedParameter,
 )
 from exo_rkllm.answer import TokenRules
 from exo_rkllm.models import NpuCard
+from exo_rkllm.text.begun import BegunAnswer
 from exo_rkllm.text.families import family_of, least_tokens, render_without_tokenizer
 from exo_rkllm.text.prompt import EncodedPrompt, PromptEncoder
 from exo_rkllm.text.thinking import WithoutThinking
 from exo_rkllm.text.tokenizer import ModelTokenizer
+from exo_rkllm.text.tool_use import ToolUse, tool_use
 
 _NO_TOKENIZER = (
     "its folder has no tokenizer.json: prompts go to the runtime as text, only the runtime counts their tokens, and "
@@ -35,7 +41,11 @@ _NAMES_MESSAGES = re.compile(r"(?<![.\w])messages\b")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt for the runtime. Without a tokenizer `ids` is None, and `tokens` only the least number it can have."""
+    """A prompt for the runtime. Without a tokenizer `ids` is None, and `tokens` only the least number it can have.
+
+    `calls` is how the answer may call functions, None if it may call none; it begins with the text `begun`, with which
+    the prompt ends.
+    """
 
     text: str
     ids: array[int] | None
@@ -43,6 +53,8 @@ class Prompt:
     inside_thinking: bool = False
     is_raw: bool = False
     encoded: EncodedPrompt | None = None
+    calls: ToolFormat | None = None
+    begun: str = ""
 
     @property
     def input(self) -> Sequence[int] | str:
@@ -52,6 +64,15 @@ class Prompt:
     @property
     def is_counted(self) -> bool:
         return self.ids is not None
+
+
+@dataclass(frozen=True)
+class EndedReasoning:
+    """A prompt with what the model has reasoned so far and the end of it, which is `text`, as tokens `ids`."""
+
+    prompt: Prompt
+    text: str
+    ids: Sequence[int]
 
 
 class ModelTexts:
@@ -66,12 +87,14 @@ class ModelTexts:
         can_think: bool | None = None,
         modelfile: Modelfile | None = None,
         vocabulary: int | None = None,
+        calls: ToolFormat | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         self.thinking = thinking
         self._can_think = thinking is not None if can_think is None else can_think
         self.warnings = tuple(warnings)
         self._template = template
+        self._calls = calls
         self._modelfile = modelfile or Modelfile()
         self._tokenizer = tokenizer
         self._encoder = None if tokenizer is None else PromptEncoder(tokenizer, template, thinking)
@@ -107,6 +130,7 @@ class ModelTexts:
             can_think=named is not None,
             modelfile=modelfile,
             vocabulary=npu.vocabulary if npu else None,
+            calls=card.tools,
             warnings=warnings,
         )
 
@@ -115,29 +139,57 @@ class ModelTexts:
         """Whether prompts are token ids, with exact counts."""
         return self._encoder is not None
 
-    def encode(self, messages: Sequence[Message], *, think: bool | None = None, template: str | None = None) -> Prompt:
-        """A chat. `think` and `template` as in ChatRequest; what another template makes of an answer is not remembered.
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        template: str | None = None,
+        tools: Sequence[Tool] = (),
+        choice: ToolChoice = ToolChoice(),  # noqa: B008 - it is frozen
+    ) -> Prompt:
+        """A chat. The fields are as in ChatRequest; what another template makes of an answer is not remembered.
 
-        Raises InvalidRequest if the template refuses the messages, or is none; UnsupportedParameter if a model is to
-        think that cannot.
+        A model that has to call a function does not think before. Raises InvalidRequest if the template refuses the
+        messages, or is none; UnsupportedParameter if a model is to think that cannot.
         """
         if think and not self._can_think:
             raise UnsupportedParameter("This model does not think; leave think out.", param="think")
         messages = self._modelfile.conversation(messages)
         chosen = self._template if template is None else foreign_template(template)
+        use = tool_use(messages, tools, choice, source=chosen.source, named=None if template else self._calls)
+        if use.begun:
+            think = False if self._can_think else think
         if think is False and self.thinking is not None and self._can_think:
             chosen = WithoutThinking(chosen, self.thinking)
+        if use.begun:
+            chosen = BegunAnswer(chosen, use.begun)
         variables = {} if think is None else {"enable_thinking": think}
+        prompt = self._encode(use, chosen, variables, is_foreign=template is not None)
+        return replace(prompt, calls=use.format, begun=use.begun)
+
+    def _encode(self, use: ToolUse, chosen: Template, variables: dict[str, Any], *, is_foreign: bool) -> Prompt:
         if self._tokenizer is None or self._encoder is None:
-            text = _without_nul(render_without_tokenizer(chosen, messages, variables))
+            told = variables | ({"tools": tools_as_json(use.tools)} if use.tools else {})
+            text = _without_nul(render_without_tokenizer(chosen, use.messages, told))
             return Prompt(text, None, least_tokens(text), inside_thinking=_ends_open(text, self.thinking))
-        if template is None:
-            return _prompt(self._encoder.encode(messages, template=chosen, variables=variables))
+        if not is_foreign:
+            encoded = self._encoder.encode(use.messages, template=chosen, variables=variables, tools=use.tools)
+            return _prompt(encoded)
         encoder = PromptEncoder(self._tokenizer, chosen, self.thinking)
-        prompt = replace(_prompt(encoder.encode(messages, variables=variables)), encoded=None)
+        encoded = encoder.encode(use.messages, variables=variables, tools=use.tools)
+        prompt = replace(_prompt(encoded), encoded=None)
         if not prompt.tokens:
             raise InvalidRequest("The template makes an empty prompt of these messages.", param="template")
         return prompt
+
+    def rules_for(self, prompt: Prompt) -> TokenRules:
+        """What ids tell about the tokens of this prompt's answer: the markers of calls are text where it may call."""
+        if prompt.calls is None or self._tokenizer is None:
+            return self.rules
+        ids = self._tokenizer.added.ids
+        calls = {ids[text]: text for text in special_texts(prompt.calls) if text in ids}
+        return replace(self.rules, markers={**self.rules.markers, **calls})
 
     def encode_raw(self, text: str) -> Prompt:
         """A prompt as it is: strings of special tokens are those tokens."""
@@ -151,6 +203,17 @@ class ModelTexts:
             raise UnsupportedParameter(f"Tokens cannot be counted here: {self.warnings[0]}")
         ids = array("i", self._tokenizer.encode_plain(text))
         return Prompt(text, ids, len(ids))
+
+    def with_reasoning_ended(self, prompt: Prompt, written: str, ids: Sequence[int] | None) -> EndedReasoning:
+        """What makes the model answer now. `written` and `ids` are the answer up to here, None: they are not known."""
+        end = f"\n{(self.thinking or ThinkingMarkers()).close}\n\n"
+        text = prompt.text + written + end
+        if self._tokenizer is None or prompt.ids is None:
+            return EndedReasoning(replace(prompt, text=text, tokens=least_tokens(text), encoded=None), end, ())
+        end_ids = self._tokenizer.encode_rendered(end)
+        known = self._tokenizer.encode_plain(written) if ids is None else ids
+        whole = array("i", [*prompt.ids, *known, *end_ids])
+        return EndedReasoning(replace(prompt, text=text, ids=whole, tokens=len(whole), encoded=None), end, end_ids)
 
     def remember(self, prompt: Prompt, answer: str, ids: Sequence[int] | None) -> None:
         """A run has brought this answer: sent again, its text becomes the same ids. None: they are not known."""

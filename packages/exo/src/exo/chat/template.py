@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
@@ -12,6 +13,16 @@ from exo.types import InvalidRequest, Message, ModelLoadError, RunFailed, ToolCa
 
 _SHAPES = tuple(itertools.product((True, False), (False, True)))
 """How templates expect tool calls: arguments as an object or as JSON text; beside them empty content or none at all."""
+_PROBE = (
+    Message(role="user", content="question"),
+    Message(
+        role="assistant",
+        content="",
+        tool_calls=(ToolCall(id="probe0000", name="probe_name", arguments='{"probe_key": "probe_value"}'),),
+    ),
+    Message(role="tool", content="result", tool_call_id="probe0000"),
+)
+"""A call of words that no template has. Mistral's templates want ids of nine characters, and a result to each call."""
 
 
 class Template(Protocol):
@@ -57,18 +68,17 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **extra: object) -> str:
         """The prompt for `messages`, in their order. `extra` are further variables, such as `enable_thinking`.
 
-        Templates differ in the shape of tool calls that they take: one that fails, or leaves a call out, gets the
-        others in turn. Raises InvalidRequest if the template refuses the messages, RunFailed if it does not work.
+        Templates differ in the shape of tool calls that they take: the first is the one that suits a call made up to
+        find out. If it fails, or leaves a call out, the others follow. Raises InvalidRequest if the template refuses
+        the messages, RunFailed if it does not work.
         """
         called = {call.name for message in messages for call in message.tool_calls}
-        variables = {**self._special, "tools": None, "documents": None, **extra}
-        variables["add_generation_prompt"] = add_generation_prompt
+        variables = {**extra, "add_generation_prompt": add_generation_prompt}
         rendered: str | None = None
         failure: Exception | None = None
-        for as_objects, no_content in _SHAPES if called else _SHAPES[:1]:
-            variables["messages"] = list(_as_dicts(messages, as_objects=as_objects, no_content=no_content))
+        for shape in self._call_shapes if called else _SHAPES[:1]:
             try:
-                text = self._render(variables)
+                text = self._render(messages, shape, variables)
             except Exception as error:  # noqa: BLE001 - a template is a program of others, and may raise anything
                 failure = failure or error
                 continue
@@ -80,9 +90,28 @@ class ChatTemplate:
             self._fail(failure)
         return rendered
 
-    def _render(self, variables: Mapping[str, object]) -> str:
+    @functools.cached_property
+    def _call_shapes(self) -> Sequence[tuple[bool, bool]]:
+        """The shapes of calls, the one that suits the template first.
+
+        A call that a template leaves out goes unnoticed in a conversation that names the function elsewhere.
+        """
+        return sorted(_SHAPES, key=self._suits, reverse=True)
+
+    def _suits(self, shape: tuple[bool, bool]) -> int:
+        """How much of a call is written in this shape: its name, its arguments, and those as JSON."""
+        try:
+            text = self._render(_PROBE, shape, {"add_generation_prompt": True})
+        except Exception:  # noqa: BLE001 - as in render
+            return 0
+        return sum(word in text for word in ("probe_name", "probe_value", '"probe_key"'))
+
+    def _render(self, messages: Sequence[Message], shape: tuple[bool, bool], extra: Mapping[str, object]) -> str:
         from exo.chat.sandbox import LONGEST, bounded_range, too_much  # noqa: PLC0415 - loaded with the first template
 
+        as_objects, no_content = shape
+        variables = {**self._special, "tools": None, "documents": None, **extra}
+        variables["messages"] = list(_as_dicts(messages, as_objects=as_objects, no_content=no_content))
         pieces, length = [], 0
         for piece in self._compiled.generate(variables, range=bounded_range()):
             length += len(piece)

@@ -5,12 +5,28 @@ Requests are written with the fields that are set. Answers are read leniently: a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
-from exo.types import AnswerFormat, FinishReason, Limits, Message, Sampling, Timings, Usage
+from exo.types import (
+    AnswerFormat,
+    ChatRequest,
+    FinishReason,
+    Limits,
+    Message,
+    Sampling,
+    Timings,
+    TokenChance,
+    TokenLogprob,
+    Tool,
+    ToolCallDelta,
+    ToolChoice,
+    Usage,
+)
 
 SEEDS = 2**32 - 1
 """llama.cpp, also behind other servers, takes 32 bits, of which the last value means a random seed."""
@@ -20,6 +36,42 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 """Whatever else a server says, the model has ended its answer."""
+_UNLIKELY = -9999.0
+"""What OpenAI writes for a probability of zero, whose logarithm JSON has no number for."""
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
+class FunctionPiece(msgspec.Struct):
+    """`arguments` is JSON text, or a fragment of it; some servers send the object itself."""
+
+    name: str | None = None
+    arguments: Any = None
+
+
+class ToolCallPiece(msgspec.Struct):
+    """A piece of a call, or a whole one. Servers leave out what they do not need."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionPiece | None = None
+
+
+class WireChance(msgspec.Struct):
+    """A token and its probability, `bytes` being those of its text."""
+
+    token: str | None = None
+    logprob: float | None = None
+    bytes: Sequence[Byte] | None = None
+    top_logprobs: Sequence[WireChance] | None = None
+
+
+class WireLogprobs(msgspec.Struct):
+    """Chats have `content`, as do the raw completions of llama.cpp; those of others have the lists."""
+
+    content: Sequence[WireChance] | None = None
+    tokens: Sequence[str] | None = None
+    token_logprobs: Sequence[float | None] | None = None
+    top_logprobs: Sequence[Mapping[str, float | None] | None] | None = None
 
 
 class Piece(msgspec.Struct):
@@ -28,15 +80,20 @@ class Piece(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: Sequence[ToolCallPiece] | None = None
 
 
 class Choice(msgspec.Struct):
-    """One of the answers; `message` stands for `delta` where a server does not stream, `text` continues a prompt."""
+    """One of the answers; `message` stands for `delta` where a server does not stream, `text` continues a prompt.
+
+    `logprobs` is what `logprobs_of` reads.
+    """
 
     finish_reason: str | None = None
     delta: Piece | None = None
     message: Piece | None = None
     text: str | None = None
+    logprobs: Any = None
 
     @property
     def said(self) -> tuple[str, str]:
@@ -105,6 +162,55 @@ def _message_json(message: Message) -> dict[str, Any]:
     return body
 
 
+def tools_json(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The functions that a model may call. Ollama's dialect has the same shape."""
+    return [{"type": "function", "function": _function_json(tool)} for tool in tools]
+
+
+def _function_json(tool: Tool) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        body["description"] = tool.description
+    if tool.parameters is not None:
+        body["parameters"] = tool.parameters
+    return body
+
+
+def tool_choice_json(choice: ToolChoice) -> str | dict[str, Any]:
+    """Whether the model has to call a function, for `tool_choice`."""
+    if choice.name is None:
+        return choice.mode
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+def calling_json(request: ChatRequest, *, of_llama_cpp: bool = False) -> dict[str, Any]:
+    """All fields about the functions that may be called, none where there are none.
+
+    llama.cpp ignores the name of a choice, so it is told of that function only, and that it must call one. Without
+    `parallel_tool_calls` it may make one call at a time.
+    """
+    if not request.tools:
+        return {}
+    tools, choice = request.tools, request.tool_choice
+    if of_llama_cpp and choice.name is not None:
+        tools = tuple(tool for tool in tools if tool.name == choice.name) or tools
+        choice = ToolChoice(mode="required")
+    body: dict[str, Any] = {"tools": tools_json(tools)}
+    if choice != ToolChoice():
+        body["tool_choice"] = tool_choice_json(choice)
+    if of_llama_cpp or not request.parallel_tool_calls:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
+
+
+def logprobs_json(others: int) -> dict[str, Any]:
+    """What asks a chat for the probability of each token, and of that many others in its place.
+
+    One of the others is always asked for, since llama.cpp without any tells nothing at all.
+    """
+    return {"logprobs": True, "top_logprobs": max(1, others)}
+
+
 def format_json(form: AnswerFormat) -> dict[str, Any]:
     """The format of an answer, for `response_format`."""
     if form.schema is None:
@@ -135,6 +241,107 @@ def limits_json(limits: Limits, max_tokens: str = "max_tokens") -> dict[str, Any
     if limits.stop:
         body["stop"] = list(limits.stop)
     return body
+
+
+class ToolCallReader:
+    """Reads the calls of one answer, piece by piece.
+
+    A call gets an id if the server gives none. `count` is how many have begun.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._places: dict[int, int] = {}
+        self._ids: list[str | None] = []
+
+    def read(self, choice: Choice) -> tuple[ToolCallDelta, ...]:
+        """What a choice adds."""
+        said = choice.delta or choice.message
+        return self.add((said and said.tool_calls) or ())
+
+    def add(self, pieces: Sequence[ToolCallPiece]) -> tuple[ToolCallDelta, ...]:
+        """What pieces add: id and name of a call come first and alone, its arguments follow as they come."""
+        return tuple(delta for piece in pieces for delta in self._deltas(piece))
+
+    def _deltas(self, piece: ToolCallPiece) -> Iterator[ToolCallDelta]:
+        function = piece.function or FunctionPiece()
+        place = self._place_of(piece, function)
+        if place is None:
+            place = self._begin(piece)
+            yield ToolCallDelta(index=place, id=piece.id or new_call_id(), name=function.name or "")
+        if text := arguments_text(function.arguments):
+            yield ToolCallDelta(index=place, arguments=text)
+
+    def _place_of(self, piece: ToolCallPiece, function: FunctionPiece) -> int | None:
+        """The call that a piece goes on with, None for a new one.
+
+        There are servers that give every call the same index, that give none, and that repeat a call's id and name.
+        """
+        if piece.index is None:
+            return self.count - 1 if self.count and not function.name else None
+        place = self._places.get(piece.index)
+        if place is None or not function.name or not piece.id or piece.id == self._ids[place]:
+            return place
+        return None
+
+    def _begin(self, piece: ToolCallPiece) -> int:
+        place = self.count
+        self.count += 1
+        self._ids.append(piece.id)
+        if piece.index is not None:
+            self._places[piece.index] = place
+        return place
+
+
+def new_call_id() -> str:
+    """An id for a call that came without one."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def arguments_text(arguments: Any) -> str:
+    """Arguments as JSON text: as it is, or of the object that came in its place; empty for none."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(arguments).decode()
+
+
+def logprobs_of(choice: Choice, others: int) -> tuple[TokenLogprob, ...]:
+    """The probabilities that come with a piece, each with at most so many others; none where nobody can read them."""
+    try:
+        told = msgspec.convert(choice.logprobs, WireLogprobs)
+    except msgspec.ValidationError:  # null, or a number in its place
+        return ()
+    if told.content is not None:
+        return tuple(token_logprob(chance, others) for chance in told.content)
+    listed = itertools.zip_longest(told.tokens or (), told.token_logprobs or (), told.top_logprobs or ())
+    return tuple(
+        token_logprob(WireChance(token, logprob, top_logprobs=_most_likely(tops or {})), others)
+        for token, logprob, tops in listed
+    )
+
+
+def token_logprob(told: WireChance, others: int) -> TokenLogprob:
+    """A token, and at most so many others in its place. Ollama's dialect has the same shape."""
+    return TokenLogprob(chosen=_chance(told), top=tuple(map(_chance, (told.top_logprobs or ())[:others])))
+
+
+def _chance(told: WireChance) -> TokenChance:
+    """Bytes count before the text, which servers fill with other signs where the bytes are no UTF-8 alone."""
+    text = told.token or ""
+    raw = text.encode(errors="surrogatepass")
+    if told.bytes:
+        raw = bytes(told.bytes)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = ""
+    return TokenChance(text=text, logprob=_UNLIKELY if told.logprob is None else told.logprob, raw=raw)
+
+
+def _most_likely(told: Mapping[str, float | None]) -> list[WireChance]:
+    """The others of a raw completion, which have no order there."""
+    chances = [WireChance(token, logprob) for token, logprob in told.items()]
+    return sorted(chances, key=lambda chance: _UNLIKELY if chance.logprob is None else chance.logprob, reverse=True)
 
 
 def usage_of(usage: WireUsage | None) -> Usage:

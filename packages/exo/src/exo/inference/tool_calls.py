@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from exo.chat import NotACall
 from exo.inference.json_check import checking
+from exo.inference.openai_wire import new_call_id
 from exo.types import AnswerNotValid, ChatRequest, Delta, InvalidRequest, Tool, ToolCallDelta
 
 Chat = Callable[[ChatRequest], AsyncGenerator[Delta, None]]
@@ -65,6 +66,7 @@ class _CheckedCalls:
     def __init__(self, request: ChatRequest) -> None:
         self._tools = {tool.name: tool for tool in request.tools}
         self._most = None if request.parallel_tool_calls else 1
+        self._only = request.tool_choice.name
         self._is_required = request.tool_choice.mode == "required"
         self._model = request.model
         self._current: _Call | None = None
@@ -87,11 +89,10 @@ class _CheckedCalls:
         problem = await self._problem_of(call, arguments)
         if problem:
             reason = "It was cut off: allow more tokens." if cut_off else problem
-            yield Delta(text=call_as_text(call.name, arguments, reason))
+            yield Delta(text=NotACall(_as_text(call.name, arguments), reason).text)
             return
         index, self._made = self._made, self._made + 1
-        call_id = call.id or f"call_{uuid.uuid4().hex}"
-        yield Delta(tool_calls=(ToolCallDelta(index=index, id=call_id, name=call.name),))
+        yield Delta(tool_calls=(ToolCallDelta(index=index, id=call.id or new_call_id(), name=call.name),))
         yield Delta(tool_calls=(ToolCallDelta(index=index, arguments=arguments),))
 
     def last(self, delta: Delta) -> Delta:
@@ -109,14 +110,15 @@ class _CheckedCalls:
         tool = self._tools.get(call.name)
         if tool is None:
             return f"There is no function {call.name!r}."
+        if self._only not in (None, call.name):
+            return f"Only {self._only!r} was to be called."
         if self._made == self._most:
             return "Only one call at a time was allowed."
         return await _problem_of_arguments(tool, arguments)
 
 
-def call_as_text(name: str, arguments: str, reason: str) -> str:
-    """What stands in an answer in place of a call that cannot be made."""
-    return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}\n(Not called: {reason})'
+def _as_text(name: str, arguments: str) -> str:
+    return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
 
 
 async def _problem_of_arguments(tool: Tool, arguments: str) -> str:

@@ -411,7 +411,10 @@ async def test_many_requests_at_once_do_not_wait_for_each_other(
 async def test_tokenize(llama: FakeLlama, client: LlamaClient, *, special: bool) -> None:
     llama.script = [plain("200 OK", {"tokens": [1, 2]})]
     assert await client.tokenize("<s>hi", special=special) == [1, 2]
-    assert (llama.paths, llama.bodies) == (["/tokenize"], [{"content": "<s>hi", "parse_special": special}])
+    assert (llama.paths, llama.bodies) == (
+        ["/tokenize"],
+        [{"content": "<s>hi", "parse_special": special, "add_special": False}],
+    )
 
 
 async def test_a_connection_is_not_kept_for_the_next_request(

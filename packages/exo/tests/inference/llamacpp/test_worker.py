@@ -18,7 +18,15 @@ import pytest
 
 from exo.inference.llamacpp.worker import WorkerConfig
 
-CONFIG: WorkerConfig = {"model": "m.gguf", "socket": "s", "slots": 2, "context": 512, "threads": 3, "cache_mib": 5}
+CONFIG: WorkerConfig = {
+    "model": "m.gguf",
+    "socket": "s",
+    "slots": 2,
+    "context": 512,
+    "threads": 3,
+    "cache_mib": 5,
+    "pooling": None,
+}
 NATIVE = """
     import os
     from types import SimpleNamespace
@@ -28,6 +36,8 @@ NATIVE = """
         params.cpuparams_batch = SimpleNamespace(n_threads=-1)
         return params
 
+    llama_pooling_type = SimpleNamespace(LLAMA_POOLING_TYPE_MEAN="mean of all")
+
     class Server:
         def __init__(self, params):
             os.write(1, b"native noise on stdout\\n")
@@ -35,6 +45,7 @@ NATIVE = """
                 raise RuntimeError("error: broken model")
             given = [params.model.path, params.hostnames, params.port, params.ui, params.n_parallel, params.n_ctx]
             given += [params.cache_ram_mib, params.cpuparams.n_threads, params.cpuparams_batch.n_threads]
+            given += [params.embedding, getattr(params, "pooling_type", None), getattr(params, "n_ubatch", None)]
             os.write(2, repr(given).encode() + b"\\n")
 """
 
@@ -92,13 +103,19 @@ def test_ready_is_all_that_is_said_on_stdout_and_the_end_of_stdin_is_the_end(wor
     rest, noise = process.communicate(timeout=10)
     assert (process.returncode, rest) == (0, b"")
     lines = noise.decode().splitlines()
-    assert lines == ["native noise on stdout", "['m.gguf', ['s'], 0, False, 2, 1024, 5, 3, 3]"]
+    assert lines == ["native noise on stdout", "['m.gguf', ['s'], 0, False, 2, 1024, 5, 3, 3, True, None, None]"]
 
 
 def test_threads_are_left_to_llama_cpp(worker: Worker) -> None:
     process = worker.start({**CONFIG, "threads": 0})
     assert first_line(process) == b"ready\n"
-    assert process.communicate(timeout=10)[1].decode().endswith("5, -1, -1]\n")
+    assert process.communicate(timeout=10)[1].decode().endswith("5, -1, -1, True, None, None]\n")
+
+
+def test_a_model_that_pools_takes_a_text_as_a_whole(worker: Worker) -> None:
+    process = worker.start({**CONFIG, "pooling": "mean"})
+    assert first_line(process) == b"ready\n"
+    assert process.communicate(timeout=10)[1].decode().endswith("True, 'mean of all', 512]\n")
 
 
 def test_a_model_that_cannot_be_loaded_is_told_on_stderr(worker: Worker) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NoReturn
 
 import httpx2
@@ -11,12 +11,16 @@ import msgspec
 
 from exo.inference.openai_wire import (
     Chunk,
+    ToolCallReader,
     WireTimings,
     format_json,
     limits_json,
+    logprobs_json,
+    logprobs_of,
     messages_json,
     sampling_json,
     timings_of,
+    tools_json,
     usage_of,
 )
 from exo.types import (
@@ -34,6 +38,26 @@ _DATA = b"data: "
 _END = b"data: [DONE]"
 _SERVER_ERROR = 500
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)
+
+
+class TemplateAbilities(msgspec.Struct, frozen=True):
+    """What llama.cpp has found out about a chat template, as far as it is used here."""
+
+    supports_tools: bool = False
+
+
+class Properties(msgspec.Struct, frozen=True):
+    """What llama.cpp tells of the model."""
+
+    chat_template: str = ""
+    chat_template_caps: TemplateAbilities = TemplateAbilities()
+
+
+class _Embedding(msgspec.Struct):
+    """One vector for the whole text, or one for each token of it."""
+
+    index: int
+    embedding: list[list[float]]
 
 
 class _Error(msgspec.Struct):
@@ -64,45 +88,68 @@ class LlamaClient:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding."""
         body: dict[str, Any] = {"messages": messages_json(request.messages)}
-        body |= sampling_json(request.sampling) | limits_json(request.limits)
+        body |= sampling_json(request.sampling) | limits_json(request.limits) | _tools_json(request)
         if request.format is not None:
             body["response_format"] = format_json(request.format)
-        async with contextlib.aclosing(self._stream("/v1/chat/completions", body)) as deltas:
+        if request.logprobs is not None:
+            body |= logprobs_json(request.logprobs)
+        if request.think is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": request.think}
+        if request.think_budget is not None:
+            body["thinking_budget_tokens"] = request.think_budget
+        stream = self._stream("/v1/chat/completions", body, others=request.logprobs or 0)
+        async with contextlib.aclosing(stream) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
         body = {"prompt": request.prompt, **sampling_json(request.sampling), **limits_json(request.limits)}
-        async with contextlib.aclosing(self._stream("/v1/completions", body)) as deltas:
+        if request.logprobs is not None:
+            body["logprobs"] = max(1, request.logprobs)
+        stream = self._stream("/v1/completions", body, others=request.logprobs or 0)
+        async with contextlib.aclosing(stream) as deltas:
             async for delta in deltas:
                 yield delta
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Token ids; with `special`, strings of special tokens become those tokens."""
-        answer = await self._post("/tokenize", {"content": text, "parse_special": special})
-        return list(answer["tokens"])
+    async def embed(self, texts: Sequence[str]) -> list[list[list[float]]]:
+        """For each text its vectors: one, if the model makes one of a text, else one for each token."""
+        answer = await self._send("POST", "/embeddings", {"content": list(texts)})
+        found = msgspec.json.decode(answer, type=list[_Embedding])
+        return [one.embedding for one in sorted(found, key=lambda one: one.index)]
+
+    async def properties(self) -> Properties:
+        return msgspec.json.decode(await self._send("GET", "/props"), type=Properties)
+
+    async def tokenize(self, text: str, *, special: bool, add_special: bool = False) -> list[int]:
+        """Token ids; with `special`, strings of special tokens become those tokens, with `add_special` those that the
+        model puts around a text are there."""
+        body = {"content": text, "parse_special": special, "add_special": add_special}
+        return list(msgspec.json.decode(await self._send("POST", "/tokenize", body))["tokens"])
 
     async def render(self, request: ChatRequest) -> str:
         """The prompt that the model's own chat template makes of the messages."""
-        answer = await self._post("/apply-template", {"messages": messages_json(request.messages)})
-        return str(answer["prompt"])
+        body = {"messages": messages_json(request.messages), **_tools_json(request)}
+        if request.think is not None:
+            body["chat_template_kwargs"] = {"enable_thinking": request.think}
+        return str(msgspec.json.decode(await self._send("POST", "/apply-template", body))["prompt"])
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _post(self, path: str, body: dict[str, Any]) -> Any:
-        response = await self._http.post(path, content=msgspec.json.encode(body))
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        response = await self._http.request(method, path, content=None if body is None else msgspec.json.encode(body))
         if response.status_code != httpx2.codes.OK:
             _refuse(response.status_code, response.content)
-        return msgspec.json.decode(response.content)
+        return response.content
 
-    async def _stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Delta, None]:
+    async def _stream(self, path: str, body: dict[str, Any], *, others: int) -> AsyncGenerator[Delta, None]:
         content = msgspec.json.encode({**body, "stream": True, "stream_options": {"include_usage": True}})
         async with self._http.stream("POST", path, content=content) as response:
             if response.status_code != httpx2.codes.OK:
                 _refuse(response.status_code, await response.aread())
             finish: FinishReason | None = None
+            calls = ToolCallReader()
             async with contextlib.aclosing(_events(response)) as lines:
                 async for line in lines:
                     if line.startswith((b"error: ", _DATA + b'{"error"')):
@@ -111,13 +158,25 @@ class LlamaClient:
                     for choice in chunk.choices or ():
                         finish = choice.finish or finish
                         text, reasoning = choice.said
-                        if text or reasoning:
-                            yield Delta(text=text, reasoning=reasoning)
+                        called = calls.read(choice)
+                        if text or reasoning or called:
+                            chances = logprobs_of(choice, others)
+                            yield Delta(text=text, reasoning=reasoning, tool_calls=called, logprobs=chances)
                     if chunk.usage is not None:
                         timings = timings_of(chunk.timings or WireTimings())
                         yield Delta(finish_reason=finish or "stop", usage=usage_of(chunk.usage), timings=timings)
                         return
         raise RunFailed("llama.cpp ended the answer without a result. Send the request again.")
+
+
+def _tools_json(request: ChatRequest) -> dict[str, Any]:
+    if not request.tools:
+        return {}
+    return {
+        "tools": tools_json(request.tools),
+        "tool_choice": request.tool_choice.mode,
+        "parallel_tool_calls": request.parallel_tool_calls,
+    }
 
 
 def _decode_chunk(line: bytes) -> Chunk:

@@ -38,6 +38,8 @@ from exo.types import (
     CompletionRequest,
     ConfigurationError,
     Delta,
+    EmbeddingRequest,
+    Embeddings,
     ModelCard,
     ModelLoadError,
     StoreError,
@@ -86,7 +88,9 @@ class LlamaCppEngine(InferenceEngine):
     """
 
     name: ClassVar[str] = "llamacpp"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({"chat", "completion", "json_schema"})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {"chat", "completion", "tools", "reasoning", "think_budget", "embeddings", "json_schema", "logprobs"}
+    )
 
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context)
@@ -139,6 +143,10 @@ class LlamaCppEngine(InferenceEngine):
         async with self._use(request) as model, contextlib.aclosing(model.complete(request)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        async with self._pool.use(request.model, request.keep_alive) as model:
+            return await model.embed(request.inputs)
 
     async def tokenize(self, model: str, text: str) -> Sequence[int]:
         async with self._pool.use(model) as loaded:

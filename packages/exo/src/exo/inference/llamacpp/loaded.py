@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import shutil
 import sys
 import tempfile
@@ -13,16 +15,32 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-from exo.inference.llamacpp.client import LlamaClient
+from exo.chat import with_tools_in_prompt
+from exo.inference.llamacpp.client import LlamaClient, Properties
+from exo.inference.llamacpp.tools import Chat, chat_with_tools
 from exo.inference.llamacpp.worker import WorkerConfig
 from exo.inference.pool import PooledModel
 from exo.inference.supervisor import WorkerProcess
-from exo.types import ChatRequest, CompletionRequest, ContextOverflow, Delta, ModelCard, ModelLoadError, WorkerDied
+from exo.types import (
+    ChatRequest,
+    CompletionRequest,
+    ContextOverflow,
+    Delta,
+    Embeddings,
+    ModelCard,
+    ModelLoadError,
+    UnsupportedParameter,
+    Usage,
+    WorkerDied,
+)
 
 _START_TIMEOUT = 600.0
 _RESTART_TIMEOUT = 120.0
 _LONGEST_TOKEN = 256
 """Characters. The longest tokens of the usual vocabularies are runs of 128 blanks."""
+_REASONS = "</think>"
+_SWITCH = "enable_thinking"
+"""What stands in chat templates of models that reason, and of those that can be told not to."""
 _LONGEST_SOCKET_FOLDER = 80
 """A socket's path has to fit into 104 bytes (macOS; 108 on Linux)."""
 
@@ -56,7 +74,10 @@ class LoadedModel(PooledModel):
             "context": context,
             "threads": settings.threads,
             "cache_mib": settings.cache_mib,
+            "pooling": card.pooling,
         }
+        self._card = card
+        self._properties: Properties | None = None
         self._worker = WorkerProcess(
             f"the llamacpp worker of {card.id}",
             self._command,
@@ -94,6 +115,15 @@ class LoadedModel(PooledModel):
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self._check_chat_length(request)
+        run: Chat = self._run_chat
+        if _has_tools(request):
+            run = functools.partial(chat_with_tools, run, knows_tools=await self._knows_tools())
+        async with contextlib.aclosing(run(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _run_chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        request = await self._thinking_as_far_as_it_can(request)
         async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request))) as deltas:
             async for delta in deltas:
                 yield delta
@@ -104,12 +134,58 @@ class LoadedModel(PooledModel):
             async for delta in deltas:
                 yield delta
 
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """One vector for each text, scaled to length 1: the model's own for the whole text, else its last token's."""
+        vectors, tokens = [], 0
+        for text in texts:
+            async with self._worker_died():
+                ids = await self._client.tokenize(text, special=False, add_special=True)
+                if len(ids) > self.context:
+                    raise ContextOverflow(
+                        prompt_tokens=len(ids), context_tokens=self.context, hint="EXO_LLAMACPP_CONTEXT"
+                    )
+                (found,) = await self._client.embed([text])
+            vectors.append(unit_vector(found[-1]))
+            tokens += len(ids)
+        return Embeddings(vectors=tuple(vectors), usage=Usage(prompt_tokens=tokens))
+
+    async def can_think(self) -> bool:
+        """Whether the model's chat template, or its card, knows of reasoning."""
+        return self._card.thinking is not None or _REASONS in (await self._known()).chat_template
+
+    async def _thinking_as_far_as_it_can(self, request: ChatRequest) -> ChatRequest:
+        """Raises UnsupportedParameter if a model is to think that cannot.
+
+        One whose template has no switch is stopped by a budget of nothing.
+        """
+        if request.think is None and request.think_budget is None:
+            return request
+        if not await self.can_think():
+            if request.think:
+                raise UnsupportedParameter("This model does not think; leave think out.", param="think")
+            return msgspec.structs.replace(request, think=None, think_budget=None)
+        if request.think is False and _SWITCH not in (await self._known()).chat_template:
+            return msgspec.structs.replace(request, think=None, think_budget=0)
+        return request
+
+    async def _knows_tools(self) -> bool:
+        return (await self._known()).chat_template_caps.supports_tools
+
+    async def _known(self) -> Properties:
+        if self._properties is None:
+            async with self._worker_died():
+                self._properties = await self._client.properties()
+        return self._properties
+
     async def tokenize(self, text: str) -> list[int]:
         async with self._worker_died():
             return await self._client.tokenize(text, special=False)
 
     async def count(self, request: ChatRequest) -> int:
         self._check_chat_length(request)
+        if _has_tools(request) and not await self._knows_tools():
+            messages = with_tools_in_prompt(request.messages, request.tools, request.tool_choice)
+            request = msgspec.structs.replace(request, messages=messages, tools=())
         async with self._worker_died():
             return len(await self._client.tokenize(await self._client.render(request), special=True))
 
@@ -158,6 +234,17 @@ class LoadedModel(PooledModel):
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # those who tidy /tmp may have removed it
         self._socket.unlink(missing_ok=True)
         return (sys.executable, "-m", "exo.inference.llamacpp.worker"), msgspec.json.encode(self._config)
+
+
+def _has_tools(request: ChatRequest) -> bool:
+    """In what may be called, or in what was."""
+    return bool(request.tools) or any(message.tool_calls or message.role == "tool" for message in request.messages)
+
+
+def unit_vector(values: Sequence[float]) -> tuple[float, ...]:
+    """A vector of length 1 in the same direction; one of nothing but zeros stays as it is."""
+    length = math.hypot(*values) or 1.0
+    return tuple(value / length for value in values)
 
 
 def _private_folder() -> str:

@@ -16,7 +16,10 @@ times slower than one; with this value each has a quarter of it, and one alone l
 
 
 class WorkerConfig(TypedDict):
-    """`context` is in tokens for each slot, `cache_mib` the host memory for prompts that left their slot."""
+    """`context` is in tokens for each slot, `cache_mib` the host memory for prompts that left their slot.
+
+    `pooling` None: as the model's file says, which may be one vector for each token.
+    """
 
     model: str
     socket: str
@@ -24,6 +27,7 @@ class WorkerConfig(TypedDict):
     context: int
     threads: int
     cache_mib: int
+    pooling: str | None
 
 
 def main() -> None:
@@ -56,6 +60,10 @@ def parameters(config: WorkerConfig) -> Any:
     params.n_parallel = config["slots"]
     params.n_ctx = config["slots"] * config["context"]
     params.cache_ram_mib = config["cache_mib"]
+    params.embedding = True  # costs chats nothing
+    if config["pooling"] is not None:
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{config['pooling'].upper()}")
+        params.n_batch = params.n_ubatch = config["context"]  # such models look at a text as a whole
     if config["threads"]:
         params.cpuparams.n_threads = config["threads"]
         params.cpuparams_batch.n_threads = config["threads"]
