@@ -102,7 +102,9 @@ CALLS_WITHOUT_CONTENT = """
     {%- if message.content is not none %}
         {{- message.role + ': ' + message.content + '\\n' }}
     {%- else %}
-        {%- for call in message.tool_calls %}{{ call.function.name + ' ' + call.function.arguments + '\\n' }}{% endfor %}
+        {%- for call in message.tool_calls %}
+            {{- call.function.name + ' ' + call.function.arguments + '\\n' }}
+        {%- endfor %}
     {%- endif %}
 {%- endfor %}"""
 CALLS_WITH_BARE_ARGUMENTS = (

@@ -50,6 +50,7 @@ SAMPLES: list[tuple[ToolFormat, str, list[Called]]] = [
     ("deepseek", f"{BEGIN}{V3_ROME}\n{V3_SUM}{END}", [WEATHER, ADD]),
     ("deepseek", f"{BEGIN}{CALL}weather{SEP}{ROME}{DONE}{CALL}add{SEP}{SUM}{DONE}{END}", [WEATHER, ADD]),
     ("deepseek", f"{CALL}weather{SEP}{ROME}{DONE}", [WEATHER]),
+    ("deepseek", f"{BEGIN}{CALL}weather{SEP}{ROME}{CALL}add{SEP}{SUM}{END}", [WEATHER, ADD]),
     ("phi", f"<|tool_call|>[{ROME_CALL}]<|/tool_call|>", [WEATHER]),
     ("phi", f"<|tool_call|>[{ROME_CALL}, {SUM_CALL}]<|/tool_call|>", [WEATHER, ADD]),
     ("phi", f"<|tool_call|>{ROME_CALL}<|/tool_call|>", [WEATHER]),

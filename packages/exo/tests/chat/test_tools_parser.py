@@ -194,6 +194,7 @@ def test_calls_leave_when_they_are_complete() -> None:
         ("llama3", "{} {x}"),
         ("llama3", "{% if x %}"),
         ("llama3", "; then"),
+        ("llama3", "<|pyth"),
         ("llama3", '<|python_tag|>print("x")'),
         ("llama3", '[{"name": "f", "parameters": {}}]'),
         ("mistral", "The marker [TOOL_CALLS] comes first, then [ARGS]."),
@@ -268,6 +269,15 @@ def test_white_space_around_what_is_no_call_stays() -> None:
     broken = NotACall(source, "There is no function 'g'.")
     assert parse("hermes", [text]) == [PlainText("Look:\n\n"), broken, Called("f", "{}", CALL)]
     assert parse("hermes", [f" \n{source}\n."]) == [PlainText(" \n"), broken, PlainText("\n.")]
+    assert parse("hermes", [f"{CALL}\n{source}\n."]) == [Called("f", "{}", CALL), broken, PlainText("\n.")]
+
+
+def test_a_marker_that_is_written_twice_is_text_once() -> None:
+    assert parse("hermes", [f"<tool_call>\n{CALL}"]) == [PlainText("<tool_call>"), Called("f", "{}", CALL)]
+    assert parse("mistral", ["[TOOL_CALLS][TOOL_CALLS]f{}"]) == [
+        PlainText("[TOOL_CALLS]"),
+        Called("f", "{}", "[TOOL_CALLS]f{}"),
+    ]
 
 
 def test_a_call_behind_a_broken_one_is_found() -> None:

@@ -106,34 +106,32 @@ def deepseek(cursor: Cursor, marker: str) -> Reading:
     """A type, the separator, the name and the arguments in a code block; or the name, the separator, the arguments."""
     if marker == _CALLS_BEGIN:
         yield from cursor.space()
-        marker = yield from cursor.word(_CALL_BEGIN)
-        if not marker and not (yield from cursor.more()):
-            yield Broken(CUT_OFF)
-    while marker:
-        yield from cursor.space()
-        name = yield from cursor.run(_NAME)
-        if not (yield from cursor.word(_SEPARATOR)) and (yield from cursor.more()):
+        if not (yield from cursor.word(_CALL_BEGIN)):
+            if not (yield from cursor.more()):
+                yield Broken(CUT_OFF)
             return
+    yield from cursor.space()
+    name = yield from cursor.run(_NAME)
+    if not (yield from cursor.word(_SEPARATOR)) and (yield from cursor.more()):
+        return
+    yield from cursor.space()
+    name = (yield from cursor.run(_NAME)) or name
+    yield from cursor.space()
+    if (yield from cursor.word("```")):
+        yield from cursor.word("json")
+    text = yield from _object(cursor)
+    if not text:
+        return
+    yield from cursor.space()
+    if (yield from cursor.word("```")):
         yield from cursor.space()
-        name = (yield from cursor.run(_NAME)) or name
-        yield from cursor.space()
-        if (yield from cursor.word("```")):
-            yield from cursor.word("json")
-        text = yield from _object(cursor)
-        if not text:
-            return
-        yield from cursor.space()
-        if (yield from cursor.word("```")):
-            yield from cursor.space()
-        closed = yield from cursor.word(_CALL_END)
-        yield from cursor.space()
-        last = yield from cursor.word(_CALLS_END)
-        marker = "" if last else (yield from cursor.sees(_CALL_BEGIN))
-        if not (closed or last or marker) and (yield from cursor.more()):
-            yield Broken(NOT_CLOSED)
-            return
+    closed = yield from cursor.word(_CALL_END)
+    yield from cursor.space()
+    last = yield from cursor.word(_CALLS_END)
+    if closed or last or not (yield from cursor.more()) or (yield from cursor.sees(_CALL_BEGIN)):
         yield _checked(name, text)
-        yield from cursor.word(marker)
+    else:
+        yield Broken(NOT_CLOSED)
 
 
 def phi(cursor: Cursor, marker: str) -> Reading:
@@ -154,10 +152,10 @@ def _single(cursor: Cursor, close: str, marker: str) -> Reading:
     if not text:
         return
     yield from cursor.space()
-    if not (yield from cursor.word(close)) and (yield from cursor.more()) and not (yield from cursor.sees(marker)):
+    if (yield from cursor.word(close)) or not (yield from cursor.more()) or (yield from cursor.sees(marker)):
+        yield _call_in(text)
+    else:
         yield Broken(NOT_CLOSED)
-        return
-    yield _call_in(text)
 
 
 def _list(cursor: Cursor, close: str) -> Reading:
