@@ -190,7 +190,9 @@ async def stress(slots: int, limit: int, seed: int) -> Scheduler:
         for _ in range(chance.randrange(4)):
             await asyncio.sleep(0)
         try:
-            lease = await scheduler.acquire(priority=chance.randrange(2), conversation=chance.choice("ab"))
+            lease = await scheduler.acquire(
+                priority=chance.randrange(2), conversation=chance.choice("ab"), key=chance.choice("xxxy")
+            )
         except QueueFull:
             return
         try:
@@ -212,7 +214,7 @@ async def stress(slots: int, limit: int, seed: int) -> Scheduler:
 
 
 @hypothesis_settings(max_examples=60)
-@given(st.integers(1, 3), st.integers(10, 80), st.integers(0, 1 << 30))
+@given(st.integers(1, 3), st.integers(3, 80), st.integers(0, 1 << 30))
 async def test_after_any_mix_of_runs_and_cancellations_every_slot_is_free(slots: int, limit: int, seed: int) -> None:
     scheduler = await asyncio.wait_for(stress(slots, limit, seed), 10)
     assert (scheduler.running, scheduler.waiting) == (0, 0)

@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 from exo.types import (
+    AdminRequired,
     AuthenticationFailed,
     BodyTimeout,
     BodyTooLarge,
@@ -54,6 +55,7 @@ def test_every_class_but_the_branches_has_a_code_of_its_own() -> None:
 
 def test_codes_are_pinned() -> None:
     assert sorted({found.code for found in classes()}) == [
+        "admin_required",
         "answer_not_valid",
         "bad_model_name",
         "bad_modelfile",
@@ -74,6 +76,7 @@ def test_codes_are_pinned() -> None:
         "internal_error",
         "invalid_api_key",
         "invalid_request",
+        "key_limit",
         "method_not_allowed",
         "model_exists",
         "model_load_failed",
@@ -102,6 +105,7 @@ def test_codes_are_pinned() -> None:
         (BodyTooLarge(1024), ["1024", "EXO_MAX_BODY"]),
         (BodyTimeout(2.5), ["2.5 seconds"]),
         (AuthenticationFailed(), ["Authorization: Bearer"]),
+        (AdminRequired("laptop"), ["'laptop'", "scope=admin"]),
     ],
 )
 def test_messages_name_what_is_at_fault(error: ExoError, words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask: Host and Origin of a browser, and the API key."""
+"""Who may ask, and for what: Host and Origin of a browser, and the API key with its scope."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.exchange import exchange_of, send_bytes
 from exo.api.settings import HttpSettings
+from exo.inference.caller import Caller, asking
 from exo.types import AuthenticationFailed, ForbiddenHost, ForbiddenOrigin
 
 OPEN_PATHS = frozenset({"/healthcheck", "/ready"})
+ADMIN_PATHS = frozenset(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete", "blobs"))
+"""What changes the models of the node needs a key of scope admin: these paths, and those below them.
+
+A model may be unloaded on other paths too, as only a body can tell: InferenceService.unload looks at the scope itself.
+"""
 _LOOPBACK_NAMES = frozenset({"localhost"})
 _CORS_ALLOW = (
     (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
@@ -72,11 +78,15 @@ def origin_allowed(origin: str, host_header: str, settings: HttpSettings) -> boo
 
 
 class Guard:
-    """ASGI middleware. Refusals are raised as exceptions."""
+    """ASGI middleware. Refusals are raised as exceptions.
 
-    def __init__(self, app: ASGIApp, settings: HttpSettings) -> None:
+    `admin_paths` are further paths that need a key of scope admin, with those below them.
+    """
+
+    def __init__(self, app: ASGIApp, settings: HttpSettings, admin_paths: frozenset[str] = frozenset()) -> None:
         self._app = app
         self._settings = settings
+        self._admin_paths = ADMIN_PATHS | admin_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _text_headers(scope)
@@ -103,18 +113,22 @@ class Guard:
                 allowed = (b"access-control-allow-headers", asked.encode("latin-1"))
                 await send_bytes(send, 204, b"", b"text/plain", *_CORS_ALLOW, allowed)
                 return
-        self._authenticate(scope, headers)
-        await self._app(scope, receive, send)
+        with asking(self._caller(scope, headers)):
+            await self._app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        if not self._settings.keys or scope["path"] in OPEN_PATHS:
-            return
+    def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        path = scope["path"]
+        if not self._settings.keys or path in OPEN_PATHS:
+            return Caller()
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        name = self._settings.keys.name_of(key)
-        if name is None:
+        caller = self._settings.keys.current().caller_of(key)
+        if caller is None:
             raise AuthenticationFailed
-        exchange_of(scope).key = name
+        exchange_of(scope).key = caller.name
+        if any(path == known or path.startswith(f"{known}/") for known in self._admin_paths):
+            caller.need_admin()
+        return caller
 
 
 def _text_headers(scope: Scope) -> dict[str, str]:

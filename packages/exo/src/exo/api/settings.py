@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from exo.api.key_file import Keys
 from exo.api.keys import KeyRing
 
 
@@ -18,7 +19,7 @@ class HttpSettings:
     prefix: str = "EXO_"
     host: str = "127.0.0.1"
     port: int = 52415
-    keys: KeyRing = field(default_factory=KeyRing)
+    keys: Keys = field(default_factory=KeyRing)
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset()
     max_body: int = 16 * 1024 * 1024

@@ -87,6 +87,11 @@ def _add_settings(parser: argparse.ArgumentParser, table: tuple[Setting, ...], *
 def _add_key(commands: argparse._SubParsersAction[CommandParser]) -> None:
     key = commands.add_parser("key", help="make an API key and the line for the key file")
     key.add_argument("name", help="whose key it is")
+    key.add_argument(
+        "--admin", action="store_true", help="it may pull, create, copy, delete, load and unload models too"
+    )
+    key.add_argument("--requests", metavar="N", help="requests that it may have under way at the same time")
+    key.add_argument("--tokens", metavar="N", help="tokens that it may spend in a minute, prompts and answers together")
     key.set_defaults(action=_key)
 
 
@@ -144,15 +149,10 @@ def _pull(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
     return store.pull_model(flags, env)
 
 
-def _key(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
-    from exo.api.keys import check_name, digest_of, new_key  # noqa: PLC0415
+def _key(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
+    from exo.cli import key  # noqa: PLC0415
 
-    check_name(flags.name)
-    key = new_key()
-    print(f"The key, for whoever uses it (it is shown only once):\n{key}\n", file=sys.stderr)
-    print("The line for the key file:", file=sys.stderr)
-    print(f"{flags.name}:{digest_of(key)}")
-    return 0
+    return key.run(flags, env)
 
 
 def _list_engines(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape

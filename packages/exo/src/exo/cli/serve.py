@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from exo import __version__
-from exo.api import HttpSettings, KeyRing, bind, create_app, serve
+from exo.api import HttpSettings, KeyFile, KeyRing, bind, create_app, serve
 from exo.api.guard import is_loopback
 from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
@@ -135,18 +135,20 @@ def curl_example(http: HttpSettings, url: str, body: str) -> str:
 
 def _http_settings(chosen: Mapping[str, Any], prefix: str) -> HttpSettings:
     """The part of the settings that the HTTP side needs. Reads the key file; raises ConfigurationError."""
-    keys = KeyRing.from_plain(chosen["api_keys"] or ())
-    if chosen["api_keys_file"] is not None:
-        keys = keys.merged(KeyRing.from_file(chosen["api_keys_file"]))
-    if not keys and (chosen["api_keys"] is not None or chosen["api_keys_file"] is not None):
-        raise ConfigurationError("API keys are asked for, but there is none in the environment or in the key file.")
     return HttpSettings(
         prefix=prefix,
-        keys=keys,
+        keys=_keys(chosen),
         allowed_hosts=frozenset(chosen["allowed_hosts"] or ()),
         allowed_origins=frozenset(chosen["allowed_origins"] or ()),
         **{name: chosen[name] for name in _SAME_NAME},
     )
+
+
+def _keys(chosen: Mapping[str, Any]) -> KeyRing | KeyFile:
+    own = KeyRing.from_plain(chosen["api_keys"] or ())
+    if not own and chosen["api_keys"] is not None and chosen["api_keys_file"] is None:
+        raise ConfigurationError("API keys are asked for, but there is none in the environment.")
+    return own if chosen["api_keys_file"] is None else KeyFile(chosen["api_keys_file"], own)
 
 
 _SAME_NAME = (

@@ -8,6 +8,7 @@ from exo.inference.engine import (
     EngineHealth,
     InferenceEngine,
     ResidentModel,
+    abilities,
     count_text,
     describe_card,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PooledModel",
     "Readiness",
     "ResidentModel",
+    "abilities",
     "choose",
     "count_text",
     "describe_card",

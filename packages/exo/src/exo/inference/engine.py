@@ -126,7 +126,7 @@ class InferenceEngine(ABC):
     async def describe(self, model: str) -> ModelDescription:
         """What is known of one of `models()` without loading it. Quick, as listings call it for each of them."""
         card = next((card for card in await self.models() if card.id == model), ModelCard(id=model))
-        return describe_card(card)
+        return describe_card(card, tools="tools" in self.capabilities)
 
     @abstractmethod
     async def load(self, model: str, *, keep_alive: float | None = None) -> None:
@@ -186,8 +186,8 @@ class InferenceEngine(ABC):
         """Free everything; the instance is not used again."""
 
 
-def describe_card(card: ModelCard) -> ModelDescription:
-    """What a card alone tells."""
+def describe_card(card: ModelCard, *, tools: bool = False) -> ModelDescription:
+    """What a card alone tells; `tools`: the engine lets every model call functions."""
     return ModelDescription(
         id=card.id,
         family=card.family,
@@ -195,8 +195,13 @@ def describe_card(card: ModelCard) -> ModelDescription:
         parameter_size=count_text(card.parameters),
         context_length=card.context_length,
         licence=card.licence,
-        capabilities=("completion", "thinking") if card.thinking else ("completion",),
+        capabilities=abilities(thinks=card.thinking is not None, tools=tools),
     )
+
+
+def abilities(*, thinks: bool, tools: bool) -> tuple[str, ...]:
+    """What a model can do, in the words of Ollama's listings."""
+    return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinks else []))
 
 
 def count_text(number: int) -> str:

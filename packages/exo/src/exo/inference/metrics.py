@@ -8,7 +8,10 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 
 class NodeMetrics:
-    """One instance for each node. A `model` label only ever holds the id of a served model, or nothing."""
+    """One instance for each node.
+
+    A `model` label only ever holds the id of a served model, or nothing; a `key` label the name of a key of the node.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
@@ -71,6 +74,24 @@ class NodeMetrics:
             "exo_errors_total",
             "Requests that ended with an error, by its stable code.",
             ["type", "model"],
+            registry=registry,
+        )
+        self.key_requests = Counter(
+            "exo_key_requests_total",
+            "Requests to models that a key has sent, by HTTP status.",
+            ["key", "status"],
+            registry=registry,
+        )
+        self.key_tokens = Counter(
+            "exo_key_tokens_total",
+            "Tokens that a key has spent; kind is prompt or completion.",
+            ["key", "kind"],
+            registry=registry,
+        )
+        self.key_in_flight = Gauge(
+            "exo_key_requests_in_flight",
+            "Answers to a key that are not finished, waiting ones included.",
+            ["key"],
             registry=registry,
         )
         self.nodes.set(1)

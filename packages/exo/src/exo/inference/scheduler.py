@@ -33,7 +33,8 @@ class Scheduler:
     """Hands out leases. One owner: the event loop that calls it.
 
     Blocks: `acquire`, until a slot is free. Times out: nothing, a deadline cancels the awaiting task. Can race: a slot
-    handed to a request that is cancelled in the same moment, in which case the slot goes on to the next one.
+    handed to a request that is cancelled in the same moment, in which case the slot goes on to the next one; a refusal
+    of a request that waits, with one that its `meanwhile` raises, which then wins.
     """
 
     def __init__(self, *, slots: int, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,10 +61,20 @@ class Scheduler:
     def waiting(self) -> int:
         return self._queue.waiting
 
+    @property
+    def mean_run(self) -> float:
+        """How many seconds a run takes, the latest ones counting most."""
+        return self._mean_run
+
     async def acquire(
-        self, *, priority: int = 0, conversation: str = "", meanwhile: Callable[[], Awaitable[None]] | None = None
+        self,
+        *,
+        priority: int = 0,
+        conversation: str = "",
+        key: str = "",
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Lease:
-        """Wait for a slot. Raises QueueFull at once, ShuttingDown when the node ends.
+        """Wait for a slot. Raises QueueFull at once, or later for another key's sake; ShuttingDown when the node ends.
 
         `meanwhile` is called if there is something to wait for; what it raises takes the request out of the queue, as
         cancelling the awaiting task does.
@@ -71,7 +82,10 @@ class Scheduler:
         if self._closed:
             raise shutting_down()
         arrived = self._clock()
-        ticket = Ticket(next(self._ids), priority, conversation)
+        ticket = Ticket(next(self._ids), priority, conversation, key)
+        displaced = self._queue.make_room(ticket)
+        if displaced is not None:
+            self._fail(displaced.id, self._queue.gave_way(mean_run=self._mean_run))
         if not self._queue.submit(ticket, mean_run=self._mean_run):
             await self._wait_for_turn(ticket, meanwhile)
         now = self._clock()
@@ -95,6 +109,8 @@ class Scheduler:
             raise
         finally:
             del self._waiters[ticket.id]
+            if turn.done() and not turn.cancelled():
+                turn.exception()  # else asyncio complains of a refusal that came second
 
     def _fail(self, ticket_id: int, error: ExoError) -> None:
         waiter = self._waiters[ticket_id]

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
+from exo.inference.caller import Caller, current_caller
 from exo.inference.conversation import conversation_key
 from exo.inference.engine import Capability, InferenceEngine
 from exo.inference.formatted import answer_in_format
@@ -70,6 +73,7 @@ class InferenceService:
         self.engine = engine
         self.metrics = metrics
         self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit)
+        self._accounts = Accounts(metrics)
         self._default_model = default_model
         self._default_was_asked_for = default_model is not None
         self._request_timeout = request_timeout
@@ -148,6 +152,21 @@ class InferenceService:
             work, meanwhile = functools.partial(chat, request), functools.partial(self._prepare, request)
         return await self._admit(request, work, conversation=conversation_key(request), meanwhile=meanwhile)
 
+    async def count(self, request: ChatRequest) -> int:
+        """The number of tokens that `chat` would prefill. Raises what it would refuse before it waits for a slot."""
+        if self._draining:
+            raise shutting_down()
+        if not request.messages:
+            raise InvalidRequest("messages must hold at least one message.", param="messages")
+        self._refuse_what_the_engine_cannot(request)
+        try:
+            return await self.engine.count(request)
+        except ExoError:
+            raise
+        except Exception as error:  # as above
+            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
+            raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
+
     async def complete(self, request: CompletionRequest) -> Answer:
         """As `chat`, for a raw prompt."""
         self._need("completion", "prompt", "raw completions")
@@ -156,7 +175,7 @@ class InferenceService:
         return await self._admit(request, functools.partial(self.engine.complete, request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        """The embeddings, once a slot was free for them."""
+        """The embeddings, once a slot was free for them, with as many dimensions as asked for."""
         self._need("embeddings", "input", "embeddings")
         found: list[Embeddings] = []
 
@@ -168,7 +187,7 @@ class InferenceService:
         async with contextlib.aclosing(answer):
             async for _ in answer:
                 pass
-        return found[0]
+        return shortened(found[0], request.dimensions)
 
     async def load(self, model: str, keep_alive: float | None = None) -> None:
         """Load a model without a request on it. `keep_alive` as in ChatRequest."""
@@ -180,7 +199,8 @@ class InferenceService:
             await self.engine.load(model, keep_alive=keep_alive)
 
     async def unload(self, model: str) -> None:
-        """Unload a model when the requests on it are done."""
+        """Unload a model when the requests on it are done. Raises AdminRequired where the caller may not."""
+        current_caller().need_admin()
         await self.engine.unload(model)
 
     async def readiness(self) -> Readiness:
@@ -280,6 +300,8 @@ class InferenceService:
         meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """The answer that `work` makes, once it has a slot and its run has begun."""
+        caller = current_caller()
+        self._accounts.open(caller, mean_run=self._scheduler.mean_run)
         deltas = self._run(
             request.id,
             work,
@@ -287,10 +309,11 @@ class InferenceService:
                 self._scheduler.acquire,
                 priority=request.priority,
                 conversation=conversation,
+                key=caller.name,
                 meanwhile=meanwhile,
             ),
         )
-        answer = Answer(deltas, on_end=functools.partial(self._on_end, request.model))
+        answer = Answer(deltas, on_end=functools.partial(self._on_end, request.model, caller))
         self._answers.add(answer)
         await answer.begin(timeout=self._deadline_of(request))
         self._has_served, self._blocked = True, ""
@@ -352,10 +375,11 @@ class InferenceService:
         if capability not in self.engine.capabilities:
             raise UnsupportedParameter(f"The engine {self.engine.name} has no {what}.", param=param)
 
-    def _on_end(self, model: str, answer: Answer) -> None:
+    def _on_end(self, model: str, caller: Caller, answer: Answer) -> None:
         self._answers.discard(answer)
         if not self._answers:
             self._all_ended.set()
+        self._accounts.close(caller, prompt=answer.usage.prompt_tokens, completion=answer.completion_tokens)
         if answer.first_token is not None:
             self.metrics.first_token.observe(answer.first_token - answer.started)
             self.metrics.generated.labels(model).inc(answer.completion_tokens)
@@ -364,6 +388,24 @@ class InferenceService:
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
             if answer.timings.decode > 0:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+def shortened(found: Embeddings, dimensions: int | None) -> Embeddings:
+    """The vectors cut to so many numbers, and then scaled to length 1. Raises InvalidRequest if they have fewer."""
+    if dimensions is None or not found.vectors:
+        return found
+    shortest = min(map(len, found.vectors))
+    if dimensions > shortest:
+        raise InvalidRequest(
+            f"dimensions is {dimensions}, but the vectors of this model have {shortest} numbers.", param="dimensions"
+        )
+    vectors = (vector if len(vector) == dimensions else _unit(vector[:dimensions]) for vector in found.vectors)
+    return Embeddings(vectors=tuple(vectors), usage=found.usage)
+
+
+def _unit(vector: tuple[float, ...]) -> tuple[float, ...]:
+    length = math.hypot(*vector)
+    return tuple(number / length for number in vector) if length else vector
 
 
 def _refuse_unfinished(engine: str, *, finished: bool) -> None:

@@ -19,6 +19,7 @@ from exo.types.delta import (
     Usage,
 )
 from exo.types.errors import (
+    AdminRequired,
     AnswerNotValid,
     AuthenticationFailed,
     BadModelfile,
@@ -37,6 +38,7 @@ from exo.types.errors import (
     ForbiddenOrigin,
     InsufficientMemory,
     InvalidRequest,
+    KeyLimitReached,
     MethodNotAllowed,
     ModelExists,
     ModelLoadError,
@@ -72,6 +74,7 @@ from exo.types.request import (
 )
 
 __all__ = [
+    "AdminRequired",
     "AnswerFormat",
     "AnswerNotValid",
     "AuthenticationFailed",
@@ -97,6 +100,7 @@ __all__ = [
     "ForbiddenOrigin",
     "InsufficientMemory",
     "InvalidRequest",
+    "KeyLimitReached",
     "Limits",
     "Message",
     "MethodNotAllowed",

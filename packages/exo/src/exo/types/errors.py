@@ -9,12 +9,14 @@ ExoError
 │   ├── NotFound                    no such path
 │   ├── MethodNotAllowed            the path exists, the method does not
 │   ├── AuthenticationFailed        no key, or a wrong one
+│   ├── AdminRequired               the key may use models, not change them
 │   ├── ForbiddenOrigin             a web page of another site is asking
 │   ├── ForbiddenHost               the Host header names another machine
 │   ├── BodyTooLarge                over the body limit
 │   └── BodyTimeout                 the body did not arrive in time
 ├── CapacityError                   the same request may succeed later
 │   ├── QueueFull                   bounded queue, all places taken
+│   ├── KeyLimitReached             the key has as much as it may have
 │   ├── DeadlineExceeded            the request's time ran out
 │   └── ShuttingDown                the node takes no new work
 ├── EngineError                     the engine's side failed
@@ -131,6 +133,19 @@ class AuthenticationFailed(RequestError):
         super().__init__("A valid API key is required: send it as 'Authorization: Bearer KEY'.")
 
 
+class AdminRequired(RequestError):
+    """The key is known, but its scope is use, not admin. `key` is its name."""
+
+    code = "admin_required"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The key {key!r} may use models, but this takes a key of scope admin. Send one, or ask whoever runs the "
+            "node to write scope=admin behind this one in its key file."
+        )
+        self.key = key
+
+
 class ForbiddenOrigin(RequestError):
     """A browser sent a request on behalf of a page from another site."""
 
@@ -176,6 +191,12 @@ class QueueFull(CapacityError):
     """Every place of the bounded queue is taken."""
 
     code = "queue_full"
+
+
+class KeyLimitReached(CapacityError):
+    """The key has as many requests under way, or has spent as many tokens, as it may."""
+
+    code = "key_limit"
 
 
 class DeadlineExceeded(CapacityError):

@@ -33,7 +33,12 @@ from exo.types import (
     RemoteFailed,
     RemoteUnavailable,
     Sampling,
+    Tool,
+    ToolChoice,
 )
+
+TOOLS = (Tool(name="f"),)
+MUST = ToolChoice(mode="required", name="f")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,14 @@ from exo.types import (
         (Offer(ollama=True, openai=False), {}, "ollama"),
         (Offer(ollama=False, openai=True), {}, "openai"),
         (Offer(ollama=False, openai=True), {"think": True, "keep_alive": 1.0}, "openai"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"tools": TOOLS, "logprobs": 2}, "openai"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"tools": TOOLS, "think": True}, "ollama"),
+        (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": ToolChoice(mode="none")}, "ollama"),
+        (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": MUST}, "openai"),
+        (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": MUST, "think": True}, "openai"),
+        (Offer(ollama=True, openai=True), {"tool_choice": MUST}, "ollama"),
+        (Offer(ollama=True, openai=True), {"think_budget": 5}, "openai"),
+        (Offer(ollama=True, openai=False), {"tools": TOOLS, "tool_choice": MUST}, "ollama"),
     ],
 )
 def test_the_rule(offer: Offer, change: dict[str, Any], dialect: Dialect) -> None:

@@ -9,6 +9,7 @@ import pytest
 from exo.api.errors import openai_error, status_of
 from exo.inference.remote.errors import RELAYED, error_of, relayed, retry_after, said_in
 from exo.types import (
+    AdminRequired,
     AuthenticationFailed,
     BodyTimeout,
     CapacityError,
@@ -20,6 +21,7 @@ from exo.types import (
     ForbiddenOrigin,
     InsufficientMemory,
     InvalidRequest,
+    KeyLimitReached,
     MethodNotAllowed,
     ModelNotFound,
     NotFound,
@@ -42,6 +44,8 @@ ABOUT_THE_WAY = {
     NotFound,
     MethodNotAllowed,
     AuthenticationFailed,
+    AdminRequired,
+    KeyLimitReached,
     ForbiddenOrigin,
     ForbiddenHost,
     BodyTimeout,

@@ -182,7 +182,7 @@ class LlamaCppEngine(InferenceEngine):
         stored = self.context.store.find(model, SUFFIX)
         if stored is None:
             return describe_card(ModelCard(id=model))
-        known = describe_stored(describe_card(self._card(stored)), stored)
+        known = describe_stored(describe_card(self._card(stored), tools=True), stored)
         with contextlib.suppress(StoreError):  # the load will tell
             known = with_modelfile(known, stored)
         context = known.parameters.get("num_ctx") or self._settings.context

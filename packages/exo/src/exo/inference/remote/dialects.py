@@ -27,10 +27,13 @@ class Offer:
 
         Ollama's has thinking, keep_alive, a format for sure, and the times of load, prefill and decode; its servers
         ignore some sampling fields in `/v1`. OpenAI's has cached and reasoning tokens, which only a node of this
-        project is known to count: there it is taken, unless the request needs what only Ollama's has.
+        project is known to count: there it is taken, unless the request needs what only Ollama's has. Only OpenAI's
+        can force a call of a function or bound the reasoning; a request for that takes it wherever it is there.
         """
         if not (self.ollama and self.openai):
             return self.for_the_rest
+        if request.think_budget is not None or (request.tools and request.tool_choice.mode == "required"):
+            return "openai"
         only_ollama = request.think is not None or request.keep_alive is not None or request.format is not None
         if self.is_exo and not only_ollama and _openai_takes(request.sampling):
             return "openai"

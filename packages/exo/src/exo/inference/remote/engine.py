@@ -46,13 +46,23 @@ class RemoteEngine(InferenceEngine):
     """Forwards whole conversations to a server that speaks Ollama's or OpenAI's dialect; models are the server's.
 
     The list of models is refreshed in the background while it is used; while the server is down the last known one
-    counts. A request always tries the server itself, whatever the background has found. `url` stands in for
-    EXO_REMOTE_URL. Subclasses may override `on_exchange` and `on_check`.
+    counts. A request always tries the server itself, whatever the background has found. The capabilities are those of
+    the dialects; what the server itself cannot do is refused by it, or by name where it is known to ignore it. `url`
+    stands in for EXO_REMOTE_URL. Subclasses may override `on_exchange` and `on_check`.
     """
 
     name: ClassVar[str] = "remote"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {"chat", "completion", "reasoning", "embeddings", "json_schema"}
+        {
+            "chat",
+            "completion",
+            "tools",
+            "reasoning",
+            "think_budget",
+            "embeddings",
+            "json_schema",
+            "logprobs",
+        }
     )
     pace: ClassVar[Pace] = Pace()
 

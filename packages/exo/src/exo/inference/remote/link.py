@@ -14,7 +14,15 @@ import msgspec
 from exo import __version__
 from exo.inference.remote.errors import error_of, retry_after, shortened
 from exo.inference.remote.settings import CONNECT_TIMEOUT, TIMEOUT, host_of
-from exo.types import Delta, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut, Sampling
+from exo.types import (
+    Delta,
+    ExoError,
+    RemoteFailed,
+    RemoteUnavailable,
+    RunTimedOut,
+    Sampling,
+    UnsupportedParameter,
+)
 
 OnExchange = Callable[[str, str], None]
 """Called once for each exchange with the server: its path, and the status, or `error` if no answer came."""
@@ -309,6 +317,14 @@ class Stream:
         return RemoteFailed(
             f"The server at {self._link.host} sent more than {_LONGEST_LINE // _MIB} MiB without a line end after "
             f"{self.pieces} pieces of its answer, which cannot be read. Check its address."
+        )
+
+    def without_logprobs(self) -> UnsupportedParameter:
+        """The server has ignored that probabilities were asked for."""
+        return UnsupportedParameter(
+            f"The server at {self._link.host} told no probabilities of its tokens; it may be too old for them. Leave "
+            "logprobs out.",
+            param="logprobs",
         )
 
     def unfinished(self) -> RemoteFailed:

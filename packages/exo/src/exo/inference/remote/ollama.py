@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -10,7 +11,16 @@ from typing import Any
 import msgspec
 
 from exo.inference.engine import ResidentModel
-from exo.inference.openai_wire import limits_json, sampling_json
+from exo.inference.openai_wire import (
+    ToolCallPiece,
+    ToolCallReader,
+    WireChance,
+    limits_json,
+    logprobs_json,
+    sampling_json,
+    token_logprob,
+    tools_json,
+)
 from exo.inference.remote.link import Link, Stream
 from exo.inference.remote.ollama_models import ModelTags, RunningModels, ShownModel
 from exo.inference.remote.settings import TIMEOUT, checked_url
@@ -22,6 +32,7 @@ from exo.types import (
     Delta,
     EmbeddingRequest,
     Embeddings,
+    FinishReason,
     InvalidRequest,
     Limits,
     Message,
@@ -45,6 +56,7 @@ class Version(msgspec.Struct):
 class _Said(msgspec.Struct):
     content: str | None = None
     thinking: str | None = None
+    tool_calls: Sequence[ToolCallPiece] | None = None
 
 
 class _Line(msgspec.Struct):
@@ -58,7 +70,15 @@ class _Line(msgspec.Struct):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    logprobs: Sequence[WireChance] | None = None
     error: Any = None
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """The text and the reasoning of this line."""
+        if self.message is None:
+            return self.response or "", self.thinking or ""
+        return self.message.content or "", self.message.thinking or ""
 
 
 class _Vectors(msgspec.Struct):
@@ -110,23 +130,22 @@ class OllamaClient:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; closing the generator closes the connection, which ends the run there."""
-        if request.template is not None:
-            raise UnsupportedParameter("Another server's models keep their own chat template.", param="template")
+        _refuse(request)
         body: dict[str, Any] = {"messages": messages_json(request.messages), **_WHOLE}
+        if request.tools and request.tool_choice.mode != "none":
+            body["tools"] = tools_json(request.tools)
         if request.format is not None:
             body["format"] = "json" if request.format.schema is None else request.format.schema
         if request.think is not None:
             body["think"] = request.think
-        body |= _run_json(request.model, request.sampling, request.limits, request.keep_alive)
-        async with contextlib.aclosing(self._link.deltas("/api/chat", body, request.id, _deltas)) as deltas:
+        async with contextlib.aclosing(self._run("/api/chat", body, request)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt, which reaches the model byte for byte."""
         body: dict[str, Any] = {"prompt": request.prompt, "raw": True, **_WHOLE}
-        body |= _run_json(request.model, request.sampling, request.limits, request.keep_alive)
-        async with contextlib.aclosing(self._link.deltas("/api/generate", body, request.id, _deltas)) as deltas:
+        async with contextlib.aclosing(self._run("/api/generate", body, request)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -135,6 +154,8 @@ class OllamaClient:
         body: dict[str, Any] = {"model": request.model, "input": list(request.inputs), "truncate": False}
         if request.keep_alive is not None:
             body["keep_alive"] = _keep_alive(request.keep_alive)
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
         answer = await self._link.post("/api/embed", body, _Vectors)
         usage = Usage(prompt_tokens=answer.prompt_eval_count)
         return embeddings(self._link.host, answer.embeddings, len(request.inputs), usage)
@@ -142,35 +163,81 @@ class OllamaClient:
     async def close(self) -> None:
         await self._link.close()
 
+    async def _run(
+        self, path: str, body: dict[str, Any], request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[Delta, None]:
+        if request.logprobs is not None:
+            body |= logprobs_json(request.logprobs)
+        body |= _run_json(request.model, request.sampling, request.limits, request.keep_alive)
+        read = functools.partial(_deltas, logprobs=request.logprobs)
+        async with contextlib.aclosing(self._link.deltas(path, body, request.id, read)) as deltas:
+            async for delta in deltas:
+                yield delta
 
-async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Delta, None]:
-    """The deltas up to the last one."""
-    begun = False
+
+def _refuse(request: ChatRequest) -> None:
+    """Raises UnsupportedParameter for what this dialect has no words for."""
+    if request.template is not None:
+        raise UnsupportedParameter("Another server's models keep their own chat template.", param="template")
+    if request.tools and request.tool_choice.mode == "required":
+        raise UnsupportedParameter(
+            "A server that speaks only Ollama's dialect cannot be told that the model has to call a function. Leave "
+            "tool_choice out.",
+            param="tool_choice",
+        )
+    if request.think_budget is not None:
+        raise UnsupportedParameter(
+            "A server that speaks only Ollama's dialect has no bound for reasoning. Leave it out.",
+            param="thinking_budget_tokens",
+        )
+
+
+async def _deltas(
+    stream: Stream, lines: AsyncGenerator[bytes, None], *, logprobs: int | None
+) -> AsyncGenerator[Delta, None]:
+    """The deltas up to the last one; `logprobs` as in ChatRequest."""
+    begun = written = told = False
+    calls = ToolCallReader()
     async for line in lines:
-        try:
-            piece = _line_decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise stream.unreadable(line) from None
-        if piece.error is not None:
-            raise stream.error(line)
+        piece = _decoded(stream, line)
         if not begun:
             begun = True
             yield Delta(sampling=stream.sampling)
-        said = piece.message
-        text = piece.response or "" if said is None else said.content or ""
-        reasoning = piece.thinking or "" if said is None else said.thinking or ""
-        if text or reasoning:
+        delta = _delta(piece, calls, logprobs)
+        written, told = written or bool(delta.text), told or bool(delta.logprobs)
+        if delta != Delta():
             stream.pieces += 1
-            yield Delta(text=text, reasoning=reasoning)
+            yield delta
         if piece.done:
-            yield _last(piece)
+            if logprobs is not None and written and not told:
+                raise stream.without_logprobs()
+            yield _last(piece, called=calls.count > 0)
             return
     raise stream.unfinished()
 
 
-def _last(line: _Line) -> Delta:
+def _decoded(stream: Stream, line: bytes) -> _Line:
+    try:
+        piece = _line_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise stream.unreadable(line) from None
+    if piece.error is not None:
+        raise stream.error(line)
+    return piece
+
+
+def _delta(line: _Line, calls: ToolCallReader, logprobs: int | None) -> Delta:
+    """What a line adds. A call is whole there, with an object for its arguments."""
+    text, reasoning = line.said
+    chances = () if logprobs is None else tuple(token_logprob(one, logprobs) for one in line.logprobs or ())
+    made = calls.add((line.message and line.message.tool_calls) or ())
+    return Delta(text=text, reasoning=reasoning, tool_calls=made, logprobs=chances)
+
+
+def _last(line: _Line, *, called: bool) -> Delta:
+    finish: FinishReason = "tool_calls" if called else "stop"  # this dialect has no word for it
     return Delta(
-        finish_reason="length" if line.done_reason == "length" else "stop",
+        finish_reason="length" if line.done_reason == "length" else finish,
         usage=Usage(prompt_tokens=line.prompt_eval_count, completion_tokens=line.eval_count),
         timings=Timings(
             load=line.load_duration * _NANO,

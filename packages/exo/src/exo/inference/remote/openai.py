@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+import functools
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from exo.inference.openai_wire import (
     Chunk,
+    ToolCallReader,
     WireTimings,
     WireUsage,
+    calling_json,
     format_json,
     limits_json,
+    logprobs_json,
+    logprobs_of,
     messages_json,
     sampling_json,
     timings_of,
@@ -28,12 +33,16 @@ from exo.types import (
     Delta,
     EmbeddingRequest,
     Embeddings,
+    ExoError,
     FinishReason,
     Limits,
     Sampling,
     UnsupportedParameter,
 )
 
+Kind = Literal["exo", "llama.cpp", "other"]
+"""What a server is: a node of this project or rkllama, a llama-server, or anything else."""
+_OWNERS: Mapping[str, Kind] = {"exo": "exo", "llamacpp": "llama.cpp"}
 _DATA = b"data:"
 _END = b"[DONE]"
 
@@ -58,9 +67,15 @@ class ModelList(msgspec.Struct):
     data: list[_Model]
 
     @property
+    def kind(self) -> Kind:
+        """What the server is, told by who owns all of its models."""
+        owners = {model.owned_by for model in self.data}
+        return _OWNERS.get(owners.pop() or "", "other") if len(owners) == 1 else "other"
+
+    @property
     def is_exo(self) -> bool:
-        """All models are served by this project's node or rkllama, which count tokens exactly."""
-        return bool(self.data) and all(model.owned_by == "exo" for model in self.data)
+        """The server counts tokens exactly, and knows each field."""
+        return self.kind == "exo"
 
 
 class _Vector(msgspec.Struct):
@@ -85,10 +100,13 @@ class OpenAIClient:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._kind: Kind | None = None
 
     async def listing(self) -> ModelList:
         """The answer of /v1/models as it is."""
-        return await self._link.get("/v1/models", ModelList)
+        listing = await self._link.get("/v1/models", ModelList)
+        self._kind = listing.kind
+        return listing
 
     async def models(self) -> Sequence[ModelDescription]:
         """The models that the server names."""
@@ -99,35 +117,64 @@ class OpenAIClient:
         if request.template is not None:
             raise UnsupportedParameter("Another server's models keep their own chat template.", param="template")
         body: dict[str, Any] = {"messages": messages_json(request.messages)}
+        if request.tools:
+            body |= calling_json(request, of_llama_cpp=await self._find_kind() == "llama.cpp")
         if request.format is not None:
             body["response_format"] = format_json(request.format)
         if request.think is not None:  # as llama-server and vLLM take it
             body["chat_template_kwargs"] = {"enable_thinking": request.think}
+        if request.think_budget is not None:
+            body["thinking_budget_tokens"] = await self._think_budget(request.think_budget)
+        if request.logprobs is not None:
+            body |= logprobs_json(request.logprobs)
         body |= _run_json(request.model, request.sampling, request.limits)
-        async with contextlib.aclosing(self._link.deltas("/v1/chat/completions", body, request.id, _deltas)) as deltas:
+        read = functools.partial(_deltas, logprobs=request.logprobs)
+        async with contextlib.aclosing(self._link.deltas("/v1/chat/completions", body, request.id, read)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
         body = {"prompt": request.prompt, **_run_json(request.model, request.sampling, request.limits)}
-        async with contextlib.aclosing(self._link.deltas("/v1/completions", body, request.id, _deltas)) as deltas:
+        if request.logprobs is not None:
+            body["logprobs"] = max(1, request.logprobs)  # as logprobs_json does it
+        read = functools.partial(_deltas, logprobs=request.logprobs)
+        async with contextlib.aclosing(self._link.deltas("/v1/completions", body, request.id, read)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """One vector for each text."""
-        body = {"model": request.model, "input": list(request.inputs), "encoding_format": "float"}
+        body: dict[str, Any] = {"model": request.model, "input": list(request.inputs), "encoding_format": "float"}
+        if request.dimensions is not None:
+            body["dimensions"] = request.dimensions
         answer = await self._link.post("/v1/embeddings", body, _Vectors)
         vectors = tuple(vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index))
         return embeddings(self._link.host, vectors, len(request.inputs), usage_of(answer.usage))
 
+    async def _think_budget(self, tokens: int) -> int:
+        """The bound for reasoning. Raises UnsupportedParameter for servers that would ignore it."""
+        if await self._find_kind() == "other":
+            raise UnsupportedParameter(
+                f"The server at {self._link.host} is no exo, rkllama or llama-server, and others have no bound for "
+                "reasoning. Leave it out.",
+                param="thinking_budget_tokens",
+            )
+        return tokens
 
-async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Delta, None]:
+    async def _find_kind(self) -> Kind:
+        """What the server is. Nobody may have asked it yet, where a setting says which dialect it speaks."""
+        if self._kind is None:
+            with contextlib.suppress(ExoError):  # the request itself tells what is wrong with the server
+                await self.listing()
+        return self._kind or "other"
+
+
+async def _deltas(
+    stream: Stream, lines: AsyncGenerator[bytes, None], *, logprobs: int | None
+) -> AsyncGenerator[Delta, None]:
     """The deltas up to the last one, which comes as soon as its finish reason and its usage are known."""
-    finish: FinishReason | None = None
-    usage: WireUsage | None = None
-    timings: WireTimings | None = None
+    answer = _Answer(stream, logprobs)
     begun = False
     async for line in lines:
         event = _event(line)
@@ -139,19 +186,55 @@ async def _deltas(stream: Stream, lines: AsyncGenerator[bytes, None]) -> AsyncGe
         if not begun:  # only now is it sure that the server has not refused
             begun = True
             yield Delta(sampling=stream.sampling)
+        for delta in answer.add(chunk):
+            stream.pieces += 1
+            yield delta
+        if answer.is_complete:
+            break
+    yield answer.last()
+
+
+class _Answer:
+    """What has come of an answer. `logprobs` as in ChatRequest."""
+
+    def __init__(self, stream: Stream, logprobs: int | None) -> None:
+        self._stream = stream
+        self._logprobs = logprobs
+        self._written = self._told = False
+        self._calls = ToolCallReader()
+        self._finish: FinishReason | None = None
+        self._usage: WireUsage | None = None
+        self._timings: WireTimings | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._finish is not None and self._usage is not None
+
+    def add(self, chunk: Chunk) -> Iterator[Delta]:
+        """The deltas of a chunk."""
         for choice in chunk.choices or ():
             text, reasoning = choice.said
-            if text or reasoning:
-                stream.pieces += 1
-                yield Delta(text=text, reasoning=reasoning)
-            finish = choice.finish or finish
-        usage = chunk.usage or usage
-        timings = chunk.timings or timings
-        if finish is not None and usage is not None:
-            break
-    if finish is None:
-        raise stream.unfinished()
-    yield Delta(finish_reason=finish, usage=usage_of(usage), timings=timings_of(timings))
+            calls = self._calls.read(choice)
+            chances = () if self._logprobs is None else logprobs_of(choice, self._logprobs)
+            self._written, self._told = self._written or bool(text), self._told or bool(chances)
+            if text or reasoning or calls or chances:
+                yield Delta(text=text, reasoning=reasoning, tool_calls=calls, logprobs=chances)
+            self._finish = choice.finish or self._finish
+        self._usage = chunk.usage or self._usage
+        self._timings = chunk.timings or self._timings
+
+    def last(self) -> Delta:
+        """Raises RemoteFailed if the answer has not ended, UnsupportedParameter for probabilities that never came."""
+        if self._finish is None:
+            raise self._stream.unfinished()
+        if self._logprobs is not None and self._written and not self._told:
+            raise self._stream.without_logprobs()
+        called = self._calls.count and self._finish == "stop"
+        return Delta(
+            finish_reason="tool_calls" if called else self._finish,
+            usage=usage_of(self._usage),
+            timings=timings_of(self._timings),
+        )
 
 
 def _event(line: bytes) -> bytes:
