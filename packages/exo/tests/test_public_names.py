@@ -131,6 +131,7 @@ PUBLIC = {
         "PooledModel",
         "Readiness",
         "ResidentModel",
+        "abilities",
         "choose",
         "count_text",
         "describe_card",

@@ -53,7 +53,18 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [MESSAGE], "stream": "yes"}, "stream"),
     ({"messages": [MESSAGE], "seed": 1.5}, "seed"),
     ({"messages": [MESSAGE], "n": 0}, "n"),
+    ({"messages": [MESSAGE], "n": 17}, "n"),
     ({"messages": [MESSAGE], "response_format": {"type": "xml"}}, "response_format.type"),
+    ({"messages": [MESSAGE], "tools": {}}, "tools"),
+    ({"messages": [MESSAGE], "tools": [{"type": "magic"}]}, "tools[0].type"),
+    ({"messages": [MESSAGE], "tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"messages": [MESSAGE], "tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+    ({"messages": [MESSAGE], "tool_choice": "always"}, "tool_choice"),
+    ({"messages": [MESSAGE], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+    ({"messages": [MESSAGE], "top_logprobs": 21}, "top_logprobs"),
+    ({"messages": [MESSAGE], "reasoning_effort": "huge"}, "reasoning_effort"),
+    ({"messages": [MESSAGE], "thinking_budget_tokens": -2}, "thinking_budget_tokens"),
+    ({"messages": [MESSAGE], "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
 ]
 
 WRONG_KEYS: list[dict[bytes, bytes]] = [

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx2
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai_engine import events
 from scripted_server import CHAT, Running, ScriptedEngine, running
 
 from exo.types import ContextOverflow, Delta, QueueFull, RunFailed, Usage, WorkerDied
@@ -22,14 +22,6 @@ async def post(node: Running, body: dict[str, Any]) -> httpx2.Response:
     async with httpx2.AsyncClient() as client:
         response: httpx2.Response = await client.post(f"{node.url}/v1/chat/completions", json=body)
         return response
-
-
-def events(response: httpx2.Response) -> list[Any]:
-    blocks = response.text.split("\n\n")
-    assert blocks.pop() == ""
-    assert all(block.startswith("data: ") for block in blocks)
-    texts = [block.removeprefix("data: ") for block in blocks]
-    return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
 async def test_a_whole_answer_has_every_required_key() -> None:
@@ -102,6 +94,14 @@ async def test_reasoning_is_kept_apart() -> None:
     assert whole["choices"][0]["message"]["reasoning_content"] == "hm"
     assert whole["choices"][0]["finish_reason"] == "length"
     assert [chunk["choices"][0]["delta"].get("reasoning_content") for chunk in chunks] == [None, "hm", None, None]
+
+
+async def test_what_comes_at_once_is_told_in_its_order() -> None:
+    async with running(ScriptedEngine([Delta(reasoning="hm", text="yes", finish_reason="length")])) as node:
+        *chunks, _ = events(await post(node, {**CHAT, "stream": True}))
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["delta"] for choice in choices[1:]] == [{"reasoning_content": "hm"}, {"content": "yes"}, {}]
+    assert [choice["finish_reason"] for choice in choices] == [None, None, None, "length"]
 
 
 async def test_a_refusal_before_the_run_keeps_its_status_streamed_or_not() -> None:
@@ -202,14 +202,12 @@ async def test_defaults_and_unknown_fields_are_accepted() -> None:
 
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
-    ({"n": 2}, "n"),
     ({"logprobs": True}, "logprobs"),
     ({"logit_bias": {"50": 1}}, "logit_bias"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-    ({"tool_choice": "required"}, "tool_choice"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"functions": [{"name": "f"}]}, "functions"),
+    ({"store": True}, "store"),
 ]
 
 

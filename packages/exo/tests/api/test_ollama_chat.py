@@ -149,7 +149,7 @@ async def test_messages_reach_the_engine() -> None:
     assert (first.name, json.loads(first.arguments)) == ("weather", {"city": "Köln", "days": 2})
     assert second == ToolCall(id="own", name="weather", arguments=first.arguments)
     assert first.id
-    assert [m.tool_call_id for m in (weather, other, named)] == ["own", "other", "c9"]
+    assert [m.tool_call_id for m in (weather, other, named)] == [first.id, "other", "c9"]
     assert (last.content, last.tool_call_id) == ("", None)
 
 
@@ -167,9 +167,15 @@ async def test_format_and_keep_alive_reach_the_engine() -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "a", "images": ["aGk="]}]}, "Images"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "one does not support tools"),
-    ({"logprobs": True}, "logprobs"),
-    ({"top_logprobs": 3}, "top_logprobs"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "calls of functions"),
+    ({"tools": [{"type": "retrieval", "function": {"name": "f"}}]}, "tools[0].type"),
+    ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ({"tools": [{"function": {"name": ""}}]}, "tools[0].function.name"),
+    ({"tools": [{"function": {"name": "f", "parameters": "x"}}]}, "tools[0].function.parameters"),
+    ({"tools": {"name": "f"}}, "tools"),
+    ({"logprobs": True}, "probabilities"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"top_logprobs": -1}, "top_logprobs"),
     ({"format": "xml"}, "format"),
     ({"format": 5}, "format"),
     ({"keep_alive": "soon"}, "keep_alive"),
@@ -196,7 +202,7 @@ async def test_what_is_wrong_or_cannot_be_honoured_is_400_and_named(fields: dict
 
 async def test_defaults_and_unknown_fields_are_accepted() -> None:
     accepted: list[dict[str, Any]] = [
-        {"tools": [], "logprobs": False, "top_logprobs": 0, "truncate": True, "shift": False},
+        {"tools": [], "logprobs": False, "top_logprobs": 3, "truncate": True, "shift": False},
         {"tools": None, "options": None, "format": None, "something_unknown": [1]},
         {"options": {"something_unknown": 1}},
     ]

@@ -21,6 +21,8 @@ KINDS = {"honoured", "default only", "refused", "no effect"}
 TABLES: dict[str, type[msgspec.Struct]] = {
     "`messages`": schema.OllamaMessage,
     "`options`": schema.Options,
+    "`tools`": schema.OllamaTool,
+    "`tools[].function`": schema.OllamaToolFunction,
     **{
         f"`{operation.method.upper()} {operation.path}`": operation.request
         for operation in OLLAMA_OPERATIONS

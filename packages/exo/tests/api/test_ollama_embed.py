@@ -54,7 +54,8 @@ async def test_without_a_text_the_model_is_loaded() -> None:
 @pytest.mark.parametrize(
     ("path", "fields", "word"),
     [
-        ("/api/embed", {"dimensions": 64}, "dimensions"),
+        ("/api/embed", {"dimensions": -1}, "dimensions"),
+        ("/api/embed", {"dimensions": "2"}, "dimensions"),
         ("/api/embed", {"input": 5}, "input"),
         ("/api/embed", {"input": ["a", 5]}, "input"),
         ("/api/embed", {"options": {"num_ctx": 9999}}, "9999"),
@@ -73,10 +74,12 @@ async def test_what_is_wrong_is_400_and_named(path: str, fields: dict[str, Any],
     assert engine.embedded == []
 
 
-async def test_dimensions_of_nothing_are_accepted() -> None:
-    async with running(OllamaEngine()) as node:
-        for value in (0, None):
+async def test_the_wanted_length_reaches_the_engine() -> None:
+    engine = OllamaEngine()
+    async with running(engine) as node:
+        for value in (2, 0, None):
             assert (await post(node, "/api/embed", {"model": "one", "input": "a", "dimensions": value})).is_success
+    assert [request.dimensions for request in engine.embedded] == [2, None, None]
 
 
 async def test_what_the_engine_cannot_or_will_not_is_refused() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from exo.api.anthropic.routes import Anthropic
 from exo.api.docs import Docs
 from exo.api.extension import Extension
 from exo.api.guard import Guard
@@ -15,6 +16,7 @@ from exo.api.node import Node
 from exo.api.ollama.routes import Ollama
 from exo.api.openai.routes import OpenAI
 from exo.api.outermost import Outermost
+from exo.api.responses.routes import Responses
 from exo.api.settings import HttpSettings
 from exo.inference import InferenceService
 from exo.topology import NodeCapabilities, probe
@@ -43,7 +45,9 @@ def create_app(
     router = Router(
         routes=[
             *extension.routes,
+            *Anthropic(service, settings).routes(),  # before OpenAI's, as its own clients ask for /v1/models too
             *OpenAI(service, settings).routes(),
+            *Responses(service, settings).routes(),
             *Ollama(service, settings).routes(),
             *Node(service, probe_device).routes(),
             *Docs(extension.title, extension.operations).routes(),
@@ -52,7 +56,8 @@ def create_app(
         default=_not_found,
         lifespan=lifespan,
     )
-    return Outermost(Guard(router, settings), router, service.metrics, extension)
+    guard = Guard(router, settings, extension.admin_paths)
+    return Outermost(guard, router, service.metrics, extension)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's shape

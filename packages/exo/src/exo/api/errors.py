@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from exo.types import (
+    AdminRequired,
     AuthenticationFailed,
     BadModelfile,
     BadModelName,
@@ -18,6 +20,7 @@ from exo.types import (
     ExoError,
     ForbiddenHost,
     ForbiddenOrigin,
+    KeyLimitReached,
     MethodNotAllowed,
     ModelExists,
     ModelLoadError,
@@ -31,6 +34,7 @@ from exo.types import (
     RequestError,
     RunTimedOut,
     ShuttingDown,
+    UnsupportedParameter,
     WorkerDied,
 )
 
@@ -40,12 +44,14 @@ STATUS: Mapping[type[ExoError], int] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     AuthenticationFailed: 401,
+    AdminRequired: 403,
     ForbiddenOrigin: 403,
     ForbiddenHost: 403,
     BodyTooLarge: 413,
     BodyTimeout: 408,
     CapacityError: 503,
     QueueFull: 429,
+    KeyLimitReached: 429,
     DeadlineExceeded: 504,
     ShuttingDown: 503,
     EngineError: 500,
@@ -66,11 +72,18 @@ CLIENT_GONE = 499
 ErrorShape = Callable[[ExoError], dict[str, Any]]
 """The JSON body of an error, as a dialect has it."""
 _OLLAMA = "/api/"
+_ANTHROPIC = "/v1/messages"
 _OPENAI_TYPES: Mapping[int, str] = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
+}
+_ANTHROPIC_TYPES: Mapping[int, str] = {
+    **_OPENAI_TYPES,
+    413: "request_too_large",
+    503: "overloaded_error",
+    504: "timeout_error",
 }
 
 
@@ -114,6 +127,27 @@ def plain_error(error: ExoError) -> dict[str, Any]:
     return {"error": message, "code": error.code}
 
 
-def error_shape(path: str, plain_paths: frozenset[str] = frozenset()) -> ErrorShape:
-    """Ollama's shape below /api/ and for `plain_paths`, OpenAI's everywhere else."""
-    return plain_error if path.startswith(_OLLAMA) or path in plain_paths else openai_error
+def anthropic_error(error: ExoError, request_id: str | None = None) -> dict[str, Any]:
+    """The error in Anthropic's shape, with our stable code besides.
+
+    The details of a refused `thread` let Anthropic's clients go on by themselves: they send the whole conversation.
+    """
+    status = status_of(error)
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    detail: dict[str, Any] = {
+        "type": _ANTHROPIC_TYPES.get(status, fallback),
+        "message": error.message,
+        "code": error.code,
+    }
+    if isinstance(error, UnsupportedParameter) and error.param == "thread":
+        detail["details"] = {"error_code": "thread_unsupported_request"}
+    return {"type": "error", "error": detail, "request_id": request_id}
+
+
+def error_shape(path: str, plain_paths: frozenset[str] = frozenset(), *, request_id: str | None = None) -> ErrorShape:
+    """Ollama's shape below /api/ and for `plain_paths`, Anthropic's from /v1/messages on, OpenAI's everywhere else."""
+    if path.startswith(_OLLAMA) or path in plain_paths:
+        return plain_error
+    if path == _ANTHROPIC or path.startswith(f"{_ANTHROPIC}/"):
+        return functools.partial(anthropic_error, request_id=request_id)
+    return openai_error

@@ -14,7 +14,8 @@ from exo.api.operation import Operation
 class Extension:
     """`routes` come before the node's own, so that they may replace them; `operations` tell of them in /docs.
 
-    Paths among `plain_error_paths` answer errors as `{"error": message, "code": code}`. `on_response` is told the path
+    Paths among `plain_error_paths` answer errors as `{"error": message, "code": code}`. Those among `admin_paths`, and
+    all below them, need a key of scope admin where the node has keys. `on_response` is told the path
     and the status of every exchange at its end, 499 if the client was gone.
     """
 
@@ -22,4 +23,5 @@ class Extension:
     routes: Sequence[Route] = ()
     operations: Sequence[Operation] = ()
     plain_error_paths: frozenset[str] = frozenset()
+    admin_paths: frozenset[str] = frozenset()
     on_response: Callable[[str, int], None] | None = None

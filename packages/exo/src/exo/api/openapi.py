@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from exo import __version__
+from exo.api.anthropic.operations import ANTHROPIC_OPERATIONS
 from exo.api.ollama.operations import OLLAMA_OPERATIONS
-from exo.api.openai.schema import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ModelList, ModelOut
+from exo.api.openai.operations import openai_operations
 from exo.api.operation import Operation
+from exo.api.responses.operations import responses_operations
 from exo.inference import Readiness
 from exo.topology import NodeCapabilities
 
@@ -45,22 +47,9 @@ class Topology(msgspec.Struct):
 
 
 _OPERATIONS = (
-    Operation(
-        "post",
-        "/v1/chat/completions",
-        "Answer a conversation, whole or as a stream of server-sent events.",
-        {200: ChatCompletion, **dict.fromkeys((400, 404, 408, 413, 429, 500, 502, 503, 504), ErrorBody)},
-        request=ChatCompletionRequest,
-        stream=ChatCompletionChunk,
-    ),
-    Operation("get", "/v1/models", "The models that can be served now, the default first.", {200: ModelList}),
-    Operation(
-        "get",
-        "/v1/models/{model}",
-        "One model, by its id or an alias.",
-        {200: ModelOut, 404: ErrorBody, 503: ErrorBody},
-        parameters=("model",),
-    ),
+    *openai_operations(ErrorBody),
+    *responses_operations(ErrorBody),
+    *ANTHROPIC_OPERATIONS,
     *OLLAMA_OPERATIONS,
     Operation("get", "/", "The process answers, to people and to clients of Ollama.", {200: "text/plain"}),
     Operation("get", "/healthcheck", "The process answers. Needs no key.", {200: Health}),

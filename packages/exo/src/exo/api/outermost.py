@@ -65,13 +65,15 @@ class Outermost:
         if exchange.status:
             exchange.status = status_of(error)  # the answer had begun: the server cuts the connection, the log says why
             return
-        await send_error(send, error, error_shape(scope["path"], self._plain_error_paths))
+        await send_error(send, error, error_shape(scope["path"], self._plain_error_paths, request_id=exchange.id))
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
         seconds = time.monotonic() - exchange.started
         if exchange.inference:
             self._metrics.requests.labels(exchange.model, str(exchange.status)).inc()
             self._metrics.duration.observe(seconds)
+            if exchange.key:
+                self._metrics.key_requests.labels(exchange.key, str(exchange.status)).inc()
             if exchange.error:
                 self._metrics.errors.labels(exchange.error, exchange.model).inc()
         level = logging.DEBUG if scope["path"] in PROBE_PATHS else logging.INFO

@@ -15,6 +15,7 @@ from exo.api.ollama.schema import (
     OllamaEmbedRequest,
     OllamaGenerateRequest,
     OllamaMessage,
+    OllamaTool,
     Options,
 )
 from exo.models import parse_keep_alive
@@ -25,6 +26,7 @@ from exo.types import (
     EmbeddingRequest,
     InvalidRequest,
     Message,
+    Tool,
     ToolCall,
     UnsupportedParameter,
 )
@@ -34,15 +36,12 @@ _NO_IMAGES = "Images cannot be read here; send text only."
 
 def chat_request(wire: OllamaChatRequest, *, model: str, request_id: str) -> ChatRequest:
     """The internal request. Raises InvalidRequest, UnsupportedParameter."""
-    _refuse_logprobs(logprobs=wire.logprobs, top_logprobs=wire.top_logprobs)
-    if wire.tools:
-        raise UnsupportedParameter(f"{wire.model} does not support tools here; leave them out.", param="tools")
-    return _chat(wire, messages_of(wire.messages or ()), model=model, request_id=request_id)
+    tools = tools_of(wire.tools or ())
+    return _chat(wire, messages_of(wire.messages or ()), model=model, request_id=request_id, tools=tools)
 
 
 def generate_request(wire: OllamaGenerateRequest, *, model: str, request_id: str) -> ChatRequest | CompletionRequest:
     """The internal request: a raw prompt as it is, any other as a conversation of one turn. Raises as above."""
-    _refuse_logprobs(logprobs=wire.logprobs, top_logprobs=wire.top_logprobs)
     _refuse_of_generate(wire)
     if wire.raw:
         return _completion(wire, model=model, request_id=request_id)
@@ -56,39 +55,81 @@ def embedding_request(
 ) -> EmbeddingRequest:
     """The internal request; without inputs for a text that is empty. Raises InvalidRequest, UnsupportedParameter."""
     refuse_unsupported(wire.options or Options())
+    dimensions = None
     if isinstance(wire, OllamaEmbeddingsRequest):
         inputs: Sequence[str] = (wire.prompt,) if wire.prompt else ()
     else:
-        if wire.dimensions:
-            raise UnsupportedParameter("dimensions cannot be honoured here; leave it out.", param="dimensions")
         texts = wire.input or ()
         inputs = (texts,) if isinstance(texts, str) else texts
-    return EmbeddingRequest(model=model, inputs=tuple(inputs), keep_alive=keep_alive_of(wire.keep_alive), id=request_id)
+        dimensions = wire.dimensions or None
+    return EmbeddingRequest(
+        model=model,
+        inputs=tuple(inputs),
+        dimensions=dimensions,
+        keep_alive=keep_alive_of(wire.keep_alive),
+        id=request_id,
+    )
+
+
+def tools_of(wire: Sequence[OllamaTool]) -> tuple[Tool, ...]:
+    """The functions that the model may call."""
+    return tuple(
+        Tool(name=function.name, description=function.description or "", parameters=function.parameters)
+        for function in (tool.function for tool in wire)
+    )
 
 
 def messages_of(wire: Sequence[OllamaMessage]) -> list[Message]:
     """The messages of a conversation. Calls of tools get ids, and their results those of the calls that they answer."""
-    ids: dict[str, str] = {}
+    calls = _Calls()
     messages = []
     for number, message in enumerate(wire):
         if message.images:
             raise UnsupportedParameter(_NO_IMAGES, param=f"messages[{number}].images")
-        calls = []
-        for place, call in enumerate(message.tool_calls or ()):
-            ids[call.function.name] = call.id or f"call_{number}_{place}"
-            arguments = msgspec.json.encode(call.function.arguments).decode()
-            calls.append(ToolCall(id=ids[call.function.name], name=call.function.name, arguments=arguments))
-        name = message.tool_name
         messages.append(
             Message(
                 role=message.role,
                 content=message.content or "",
                 reasoning=message.thinking or "",
-                tool_calls=tuple(calls),
-                tool_call_id=message.tool_call_id or (name and ids.get(name, name)) or None,
+                tool_calls=calls.of(message, number),
+                tool_call_id=calls.answered_by(message),
             )
         )
     return messages
+
+
+class _Calls:
+    """The calls of a conversation, to find the one that a result answers; many clients name only the function."""
+
+    def __init__(self) -> None:
+        self._open: list[ToolCall] = []
+        self._newest: dict[str, str] = {}
+
+    def of(self, message: OllamaMessage, number: int) -> tuple[ToolCall, ...]:
+        """The calls of a message."""
+        calls = tuple(
+            ToolCall(
+                id=call.id or f"call_{number}_{place}",
+                name=call.function.name,
+                arguments=msgspec.json.encode(call.function.arguments).decode(),
+            )
+            for place, call in enumerate(message.tool_calls or ())
+        )
+        if calls:
+            self._open = list(calls)
+            self._newest |= {call.name: call.id for call in calls}
+        return calls
+
+    def answered_by(self, message: OllamaMessage) -> str | None:
+        """The id of the call that a message is the result of: the one it names, else the oldest without a result."""
+        name, given = message.tool_name, message.tool_call_id
+        if message.role != "tool":
+            return given
+        for call in self._open:
+            if call.id == given if given else name in ("", None, call.name):
+                self._open.remove(call)
+                return call.id
+        return given or (name and self._newest.get(name, name)) or None
 
 
 def keep_alive_of(value: float | str | None) -> float | None:
@@ -117,6 +158,7 @@ def _chat(
     model: str,
     request_id: str,
     template: str | None = None,
+    tools: tuple[Tool, ...] = (),
 ) -> ChatRequest:
     options = wire.options or Options()
     refuse_unsupported(options)
@@ -126,9 +168,11 @@ def _chat(
         messages=tuple(messages),
         sampling=sampling_of(options),
         limits=limits_of(options),
+        tools=tools,
         think=None if wire.think is None else bool(wire.think),
         template=template,
         format=format_of(wire.format),
+        logprobs=_logprobs(wire),
         keep_alive=keep_alive_of(wire.keep_alive),
     )
 
@@ -148,14 +192,14 @@ def _completion(wire: OllamaGenerateRequest, *, model: str, request_id: str) -> 
         prompt=wire.prompt or "",
         sampling=sampling_of(options),
         limits=limits_of(options),
+        logprobs=_logprobs(wire),
         keep_alive=keep_alive_of(wire.keep_alive),
     )
 
 
-def _refuse_logprobs(*, logprobs: bool | None, top_logprobs: int | None) -> None:
-    for name, asked in (("logprobs", logprobs), ("top_logprobs", top_logprobs)):
-        if asked:
-            raise UnsupportedParameter(f"{name} cannot be honoured here with this value; leave it out.", param=name)
+def _logprobs(wire: OllamaChatRequest | OllamaGenerateRequest) -> int | None:
+    """Like Ollama, `top_logprobs` alone asks for nothing."""
+    return wire.top_logprobs or 0 if wire.logprobs else None
 
 
 def _refuse_of_generate(wire: OllamaGenerateRequest) -> None:

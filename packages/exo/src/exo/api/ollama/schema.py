@@ -78,6 +78,19 @@ class OllamaMessage(msgspec.Struct, kw_only=True):
     tool_call_id: str | None = None
 
 
+class OllamaToolFunction(msgspec.Struct):
+    """`parameters` is the JSON Schema of the arguments."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class OllamaTool(msgspec.Struct, kw_only=True):
+    type: Literal["function"] | None = None
+    function: OllamaToolFunction
+
+
 class _Generation(msgspec.Struct, kw_only=True):
     """What chat and generate share."""
 
@@ -90,12 +103,12 @@ class _Generation(msgspec.Struct, kw_only=True):
     truncate: bool | None = None
     shift: bool | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
 
 class OllamaChatRequest(_Generation, kw_only=True):
     messages: list[OllamaMessage] | None = None
-    tools: list[Any] | None = None
+    tools: list[OllamaTool] | None = None
 
 
 class OllamaGenerateRequest(_Generation, kw_only=True):
@@ -115,7 +128,7 @@ class OllamaEmbedRequest(msgspec.Struct, kw_only=True):
     model: Name
     input: str | list[str] | None = None
     truncate: bool | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
     options: Options | None = None
     keep_alive: Duration | None = None
 
@@ -175,10 +188,38 @@ class OllamaCopyRequest(msgspec.Struct, kw_only=True):
     force: bool = False
 
 
+class OllamaFunctionOut(msgspec.Struct):
+    """`index` counts the calls of an answer."""
+
+    index: int
+    name: str
+    arguments: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+
+
+class OllamaToolCallOut(msgspec.Struct):
+    id: str
+    function: OllamaFunctionOut
+
+
 class OllamaMessageOut(msgspec.Struct, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str
     thinking: str | UnsetType = UNSET
+    tool_calls: list[OllamaToolCallOut] | UnsetType = UNSET
+
+
+class OllamaChance(msgspec.Struct, kw_only=True):
+    """A token with the natural logarithm of its probability, and the bytes of its text."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | UnsetType = UNSET
+
+
+class OllamaLogprob(OllamaChance, kw_only=True):
+    """A token of the answer, and the most probable ones in its place."""
+
+    top_logprobs: list[OllamaChance] | UnsetType = UNSET
 
 
 class AnswerLine(msgspec.Struct, kw_only=True):
@@ -194,6 +235,7 @@ class AnswerLine(msgspec.Struct, kw_only=True):
     prompt_eval_duration: int | UnsetType = UNSET
     eval_count: int | UnsetType = UNSET
     eval_duration: int | UnsetType = UNSET
+    logprobs: list[OllamaLogprob] | UnsetType = UNSET
 
 
 class OllamaChatAnswer(AnswerLine, kw_only=True):

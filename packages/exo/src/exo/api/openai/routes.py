@@ -5,20 +5,37 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
+from exo.api.answering import (
+    StreamWriter,
+    WholeWriter,
+    answer_request,
+    log_prompt,
+    send_late,
+    send_stream,
+    send_whole,
+)
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
-from exo.api.exchange import exchange_of, read_body, send_json
-from exo.api.openai.answer import ChunkWriter, Collector
-from exo.api.openai.request import chat_request
-from exo.api.openai.schema import ChatCompletionRequest, ModelList, ModelOut
+from exo.api.exchange import cancelled_when_gone, exchange_of, read_body, send_json
+from exo.api.openai.answer import chunk_writer, collector, error_body
+from exo.api.openai.answer_schema import ModelList, ModelOut
+from exo.api.openai.choices import joined
+from exo.api.openai.completions import completion_requests, text_collector, text_writer
+from exo.api.openai.embeddings import embedding_request, embeddings_body
+from exo.api.openai.request import chat_request, names_of
+from exo.api.openai.schema import ChatCompletionRequest, CompletionRequestIn, EmbeddingRequestIn
+from exo.api.openai.shared import asks_for_usage, named_as_sent, repeated
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
-from exo.types import NotFound
+from exo.types import ChatRequest, CompletionRequest, EmbeddingRequest, NotFound
+
+T = TypeVar("T", ChatCompletionRequest, CompletionRequestIn, EmbeddingRequestIn)
+Deliver = Callable[[Answer], Awaitable[list[Message]]]
 
 
 class OpenAI:
@@ -33,6 +50,8 @@ class OpenAI:
         return [
             Route("/v1/chat/completions", Endpoint(self.chat_completions), methods=["POST"]),
             Route("/chat/completions", Endpoint(self.chat_completions), methods=["POST"]),
+            Route("/v1/completions", Endpoint(self.completions), methods=["POST"]),
+            Route("/v1/embeddings", Endpoint(self.embeddings), methods=["POST"]),
             Route("/v1/models", Endpoint(self.list_models), methods=["GET"]),
             Route("/models", Endpoint(self.list_models), methods=["GET"]),
             Route("/v1/models/{model:path}", Endpoint(self.show_model), methods=["GET"]),
@@ -50,23 +69,73 @@ class OpenAI:
         await send_json(send, 200, self._model(card.id))
 
     async def chat_completions(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire, model = await self._read(scope, receive, ChatCompletionRequest)
+        request = chat_request(wire, model=model, request_id=exchange_of(scope).id)
+        log_prompt(request, self._settings)
+        count = wire.n or 1
+        ask = functools.partial(self._chat, names=names_of(wire))
+        asks = [functools.partial(ask, choice) for choice in repeated(request, count)]
+        if wire.stream:
+            writer = chunk_writer(model, count=count, include_usage=asks_for_usage(wire))
+            deliver = self._streamed(scope, send, writer)
+        else:
+            deliver = self._whole(scope, send, collector(model, count=count))
+        await answer_request(scope, receive, send, ask=joined(asks, for_each_prompt=count), deliver=deliver)
+
+    async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire, model = await self._read(scope, receive, CompletionRequestIn)
+        requests = completion_requests(wire, model=model, request_id=exchange_of(scope).id)
+        count = wire.n or 1
+        for request in requests[::count]:
+            log_prompt(request, self._settings)
+        echoes = [request.prompt if wire.echo else "" for request in requests]
+        asks = [functools.partial(self._complete, request) for request in requests]
+        if wire.stream:
+            writer = text_writer(model, echoes, include_usage=asks_for_usage(wire))
+            deliver = self._streamed(scope, send, writer)
+        else:
+            deliver = self._whole(scope, send, text_collector(model, echoes))
+        await answer_request(scope, receive, send, ask=joined(asks, for_each_prompt=count), deliver=deliver)
+
+    async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire, model = await self._read(scope, receive, EmbeddingRequestIn)
+        exchange = exchange_of(scope)
+        request = embedding_request(wire, model=model, request_id=exchange.id)
+        async with cancelled_when_gone(receive):
+            making = self._embed(scope, request, wire.encoding_format)
+            last = await send_late(send, making, error_body, exchange, heartbeat=self._settings.heartbeat)
+        for message in last:
+            await send(message)
+
+    async def _read(self, scope: Scope, receive: Receive, kind: type[T]) -> tuple[T, str]:
+        """The request, and the id of its model."""
         exchange = exchange_of(scope)
         exchange.inference = True
-        wire = decode(await read_body(scope, receive, self._settings), ChatCompletionRequest)
+        wire = decode(await read_body(scope, receive, self._settings), kind)
         card = await self._service.resolve(wire.model)
         exchange.model = card.id
-        request = chat_request(wire, model=card.id, request_id=exchange.id)
-        log_prompt(request, self._settings)
-        deliver: Callable[[Answer], Awaitable[list[Message]]]
-        if wire.stream:
-            include_usage = wire.stream_options is not None and wire.stream_options.include_usage
-            writer = ChunkWriter(card.id, include_usage=include_usage)
-            deliver = functools.partial(send_stream, send, writer=writer, exchange=exchange)
-        else:
-            heartbeat, collector = self._settings.heartbeat, Collector(card.id)
-            deliver = functools.partial(send_whole, send, writer=collector, exchange=exchange, heartbeat=heartbeat)
-        ask = functools.partial(self._service.chat, request)
-        await answer_request(scope, receive, send, ask=ask, deliver=deliver)
+        return wire, card.id
+
+    def _streamed(self, scope: Scope, send: Send, writer: StreamWriter) -> Deliver:
+        return functools.partial(send_stream, send, writer=writer, exchange=exchange_of(scope))
+
+    def _whole(self, scope: Scope, send: Send, writer: WholeWriter) -> Deliver:
+        heartbeat = self._settings.heartbeat
+        return functools.partial(send_whole, send, writer=writer, exchange=exchange_of(scope), heartbeat=heartbeat)
+
+    async def _chat(self, request: ChatRequest, names: dict[str, str]) -> Answer:
+        with named_as_sent(names):
+            return await self._service.chat(request)
+
+    async def _complete(self, request: CompletionRequest) -> Answer:
+        with named_as_sent({"messages": "prompt"}):
+            return await self._service.complete(request)
+
+    async def _embed(self, scope: Scope, request: EmbeddingRequest, encoding_format: str | None) -> bytes:
+        with named_as_sent({"messages": "input"}):
+            found = await self._service.embed(request)
+        exchange_of(scope).usage = found.usage
+        return embeddings_body(found, model=request.model, encoding_format=encoding_format)
 
     def _model(self, model: str) -> ModelOut:
         return ModelOut(id=model, created=self._created)

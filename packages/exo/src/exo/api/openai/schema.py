@@ -1,7 +1,6 @@
-"""Chat completion requests as OpenAI publishes them, with the sampling fields that llama-server adds.
+"""Requests as OpenAI publishes them, with the fields that llama-server adds.
 
-Unknown fields are ignored, as llama-server does. Fields whose only sensible value here is the default are checked in
-`exo.api.openai.request`.
+Unknown fields are ignored, as llama-server does. `exo.api.openai.fields` says of each field what becomes of it.
 """
 
 from __future__ import annotations
@@ -9,10 +8,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 MAX_TOKENS = 2**31 - 1
+MAX_N = 16
+MAX_INPUTS = 2048
 Tokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+Name = Annotated[str, Meta(min_length=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Texts = str | list[str | int | list[int]]
+"""A text, or several; OpenAI takes the numbers of tokens in place of each."""
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text"):
@@ -49,139 +55,132 @@ class CallOfTool(msgspec.Struct):
     type: Literal["function"] = "function"
 
 
-class ChatMessage(msgspec.Struct):
+class ChatMessage(msgspec.Struct, kw_only=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     name: str | None = None
+    refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[CallOfTool] | None = None
     tool_call_id: str | None = None
+    function_call: Any = None
+    audio: Any = None
 
 
 class StreamOptions(msgspec.Struct):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct):
+class FunctionIn(msgspec.Struct, kw_only=True):
+    """`strict` has no effect: arguments are checked in any case."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(msgspec.Struct, tag_field="type", tag="function"):
+    function: FunctionIn
+
+
+class CustomTool(msgspec.Struct, tag_field="type", tag="custom"):
+    custom: Any = None
+
+
+class FunctionName(msgspec.Struct):
+    name: Name
+
+
+class ChooseFunction(msgspec.Struct, tag_field="type", tag="function"):
+    function: FunctionName
+
+
+class AllowedTools(msgspec.Struct):
+    mode: Literal["auto", "required"]
+    tools: list[ChooseFunction]
+
+
+class ChooseAllowed(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    allowed_tools: AllowedTools
+
+
+class ChooseCustom(msgspec.Struct, tag_field="type", tag="custom"):
+    custom: Any = None
+
+
+class JsonSchema(msgspec.Struct, kw_only=True):
+    """`strict` has no effect: an answer fits its schema in any case."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, kw_only=True):
+    """`schema` is where llama-server takes a schema with json_object."""
+
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
 
 
-class ChatCompletionRequest(msgspec.Struct):
-    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+class RunFields(msgspec.Struct, kw_only=True):
+    """What chat and completions share."""
+
     model: str | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_N)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
-    max_completion_tokens: Tokens | None = None
     stop: str | Annotated[list[str], Meta(max_length=64)] | None = None
     seed: int | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Share | None = None
     top_k: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    min_p: Share | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    n: Annotated[int, Meta(ge=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Any = None
+    grammar: Any = None
+    json_schema: Any = None
+
+
+class ChatCompletionRequest(RunFields, kw_only=True):
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: Tokens | None = None
+    tools: list[FunctionTool | CustomTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChooseFunction | ChooseAllowed | ChooseCustom | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    logit_bias: dict[str, float] | None = None
-    response_format: ResponseFormat | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    functions: list[dict[str, Any]] | None = None
-    function_call: str | dict[str, Any] | None = None
-    modalities: list[str] | None = None
-    audio: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
-    web_search_options: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    thinking_budget_tokens: Annotated[int, Meta(ge=-1, le=MAX_TOKENS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    moderation: Any = None
+    store: Any = None
+    verbosity: Any = None
 
 
-class PromptDetails(msgspec.Struct):
-    cached_tokens: int
+class CompletionRequestIn(RunFields, kw_only=True):
+    prompt: Texts
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_N)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    suffix: Any = None
 
 
-class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int
-
-
-class UsageOut(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptDetails
-    completion_tokens_details: CompletionDetails
-
-
-class TimingsOut(msgspec.Struct):
-    """As llama-server tells them, in milliseconds; `load_ms` is how long the request waited for its model."""
-
-    prompt_n: int
-    prompt_ms: float
-    predicted_n: int
-    predicted_ms: float
-    load_ms: float
-
-
-class MessageOut(msgspec.Struct, kw_only=True):
-    role: Literal["assistant"] = "assistant"
-    content: str | None
-    reasoning_content: str | UnsetType = UNSET
-    refusal: None = None
-
-
-class ChoiceOut(msgspec.Struct, kw_only=True):
-    index: int
-    message: MessageOut
-    logprobs: None = None
-    finish_reason: Literal["stop", "length", "tool_calls"]
-
-
-class ChatCompletion(msgspec.Struct, kw_only=True):
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChoiceOut]
-    usage: UsageOut
-    timings: TimingsOut
-
-
-class DeltaOut(msgspec.Struct, omit_defaults=True):
-    role: str | UnsetType = UNSET
-    content: str | UnsetType = UNSET
-    refusal: UnsetType | None = UNSET
-    reasoning_content: str | UnsetType = UNSET
-
-
-class ChunkChoiceOut(msgspec.Struct, kw_only=True):
-    index: int = 0
-    delta: DeltaOut
-    logprobs: None = None
-    finish_reason: str | None = None
-
-
-class ChatCompletionChunk(msgspec.Struct, kw_only=True):
-    """`usage` is absent unless asked for; then null on all but the last chunk, which has the timings too."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChunkChoiceOut]
-    usage: UsageOut | UnsetType | None = UNSET
-    timings: TimingsOut | UnsetType = UNSET
-
-
-class ModelOut(msgspec.Struct, kw_only=True):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "exo"
-
-
-class ModelList(msgspec.Struct, kw_only=True):
-    object: Literal["list"] = "list"
-    data: list[ModelOut]
+class EmbeddingRequestIn(msgspec.Struct, kw_only=True):
+    input: Texts
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Tokens | None = None

@@ -1,0 +1,1 @@
+"""Anthropic's dialect: messages, whole and streamed, the count of their tokens, and the list of models."""
