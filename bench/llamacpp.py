@@ -237,6 +237,7 @@ def worker_config(folder: str, *, threads: int = 1) -> worker.WorkerConfig:
         "context": min(engine.context, BUILTIN_MODELS[BUILTIN_MODEL].context_length),
         "threads": threads,
         "cache_mib": engine.cache_mib,
+        "pooling": None,
     }
 
 

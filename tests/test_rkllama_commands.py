@@ -133,7 +133,7 @@ def test_show(cli: Cli) -> None:
         "parameters": "1.5B",
         "type": "W8A8",
         "context": "4096",
-        "capabilities": "completion",
+        "capabilities": "completion, tools",
         "license": "Apache-2.0",
         "system": "Be brief.",
     }

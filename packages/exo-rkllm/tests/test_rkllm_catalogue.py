@@ -102,7 +102,7 @@ def test_what_is_told_of_a_model(tmp_path: Path) -> None:
     assert (found.quantization, found.parameter_size, found.family) == ("W8A8", "1.5B", "deepseek-r1")
     assert (found.system, found.licence, found.modelfile) == ("Be brief.", "MIT", text)
     assert found.parameters == {"num_ctx": 2048, "temperature": 0.5, "stop": ["x"]}
-    assert found.capabilities == ("completion", "thinking")
+    assert found.capabilities == ("completion", "tools", "thinking")
     assert "<think>" in found.template
     assert len(found.digest) == 64
 

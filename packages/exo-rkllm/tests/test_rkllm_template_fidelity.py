@@ -1,9 +1,9 @@
 """Prompts of stored conversations have the tokens that transformers, the reference for chat templates, gives them.
 
-The library of npm that carries the files, @lenml/tokenizers, encodes the same, but cannot read Qwen3's template. Version
-5 of transformers takes out `content: None`, without which DeepSeek-V3's template writes no calls: so it is version 4.
-No message holds the text of a special token, which stays text here and becomes the token there. Version 5 can keep it
-as text too, but cuts the text around it, which changes the tokens.
+The library of npm that the files come from, @lenml/tokenizers, cannot read Qwen3's template. Version 5 of transformers
+takes out `content: None`, without which DeepSeek-V3's template writes no calls: so it is version 4. No message holds
+the text of a special token, which stays text here and becomes the token there. Version 5 can keep it as text too, but
+cuts the text around it, which changes the tokens.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ from exo_rkllm.text.tokenizer import ModelTokenizer
 pytestmark = pytest.mark.system
 
 HERE = Path(__file__).parent
-CONVERSATIONS: tuple[dict[str, Any], ...] = tuple(
-    json.loads((HERE / "data" / "conversations.json").read_text(encoding="utf-8"))
-)
-"""In OpenAI's shape, with `reasoning_content`; `think` switches reasoning on or off."""
 MARKERS = {"qwen3": ThinkingMarkers(), "deepseek_v3": None}
 
 
@@ -39,29 +35,36 @@ def reference_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference")
     python = folder / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
     options = ["--no-compile", "--no-deps", "--only-binary=:all:"]
     requirements = HERE / "data" / "reference-requirements.txt"
-    subprocess.run([*pip, *options, "--requirement", requirements], check=True, timeout=300)
+    subprocess.run([*pip, *options, "--requirement", str(requirements)], check=True, timeout=300)
     return python
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("model", PACKAGES)
 def test_prompts_have_the_tokens_of_the_reference(model: str, reference_python: Path) -> None:
-    assert len(CONVERSATIONS) == len({one["name"] for one in CONVERSATIONS}) == 40
+    stored = conversations()
+    assert len(stored) == len({one["name"] for one in stored}) == 40
     expected = reference_prompts(reference_python, model)
     made = our_prompts(model)
     differing = {
         one["name"]: (prompt.text, wanted["text"])
-        for one, prompt, wanted in zip(CONVERSATIONS, made, expected, strict=True)
+        for one, prompt, wanted in zip(stored, made, expected, strict=True)
         if (prompt.text, prompt.ids) != (wanted["text"], wanted["ids"])
     }
     assert not differing
 
 
+def conversations() -> list[dict[str, Any]]:
+    """In OpenAI's shape, with `reasoning_content`; `think` switches reasoning on or off."""
+    stored: list[dict[str, Any]] = json.loads((HERE / "data" / "conversations.json").read_text(encoding="utf-8"))
+    return stored
+
+
 def reference_prompts(python: Path, model: str) -> list[dict[str, Any]]:
-    asked = {"folder": str(tokenizer_folder(model)), "conversations": [as_asked(model, one) for one in CONVERSATIONS]}
+    asked = {"folder": str(tokenizer_folder(model)), "conversations": [as_asked(model, one) for one in conversations()]}
     answer = subprocess.run(
         [python, HERE / "support" / "reference_prompts.py"],
         input=json.dumps(asked),
@@ -102,7 +105,7 @@ def our_prompts(model: str) -> list[EncodedPrompt]:
             variables=variables(one),
             tools=[Tool(**tool["function"]) for tool in one.get("tools", ())],
         )
-        for one in CONVERSATIONS
+        for one in conversations()
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from exo.inference import count_text, describe_card
+from exo.inference import abilities, count_text, describe_card
 from exo.models import (
     ModelDescription,
     Modelfile,
@@ -126,7 +126,7 @@ class Catalogue:
             quantization=quantization_of(stored.path.name) or quantization_of(stored.id),
             context_length=modelfile.parameters.num_ctx or card.context_length or self._settings.context,
             template=template or family.template,
-            capabilities=("completion", "thinking") if thinks else ("completion",),
+            capabilities=abilities(thinks=bool(thinks), tools=True),
         )
 
     def original_of(self, name: str) -> str:
