@@ -6,6 +6,7 @@ import argparse
 import ast
 import re
 import textwrap
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,15 @@ import exo.api.errors
 import rkllm_sim.cli
 from exo.cli.main import make_parser
 from exo.cli.settings import RUN_SETTINGS, SERVE_SETTINGS
-from exo.inference import NodeMetrics
+from exo.inference import Capability, NodeMetrics
+from exo.inference.dummy import DummyEngine
+from exo.inference.llamacpp.engine import LlamaCppEngine
+from exo.inference.remote.engine import RemoteEngine
 from exo.types import ExoError, OperatorError
 from exo_rkllm.cli.main import make_parser as make_rkllama_parser
 from exo_rkllm.cli.settings import CLIENT_SETTINGS
 from exo_rkllm.cli.settings import SERVE_SETTINGS as RKLLAMA_SETTINGS
+from exo_rkllm.engine import RKLLMInferenceEngine
 from exo_rkllm.metrics import NpuMetrics
 from exo_rkllm.settings import NPU_SETTINGS
 from support import REPOSITORY
@@ -147,6 +152,16 @@ def test_the_readme_names_every_command() -> None:
     assert all(f"rkllm-sim {name}" in text for name in simulator_commands())
     targets = re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.MULTILINE)
     assert set(targets) - {"help", "lock", "clean"} <= set(re.findall(r"make ([a-z-]+)", text))
+
+
+def test_the_capabilities_of_every_engine_are_documented() -> None:
+    table = re.findall(
+        r"^\| `(\w+)` \| [^|]+ \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|$", read("docs/API_COVERAGE.md"), re.MULTILINE
+    )
+    engines = (LlamaCppEngine, RKLLMInferenceEngine, RemoteEngine, DummyEngine)
+    told = [{name for name, *row in table if row[column] == "yes"} for column in range(len(engines))]
+    assert told == [engine.capabilities for engine in engines]
+    assert {name for name, *_ in table} == set(typing.get_args(Capability)) - {"vision"}  # no engine has it
 
 
 def test_links_between_documents_lead_somewhere() -> None:
