@@ -61,6 +61,33 @@ def run_well(*command: str | Path, **options: Any) -> str:
     return done.stdout
 
 
+def own_environment(folder: Path, suffix: str = "") -> Path:
+    """The interpreter of an environment that has what requirements{suffix}.txt of `folder` names, and nothing of exo.
+
+    Versions are those of constraints{suffix}.txt. The environment is kept for the next time.
+    """
+    requirements, constraints = folder / f"requirements{suffix}.txt", folder / f"constraints{suffix}.txt"
+    home = REPOSITORY / f".venv-{folder.name}{suffix}"
+    stamp, wanted = home / ".installed", requirements.read_text() + constraints.read_text() + sys.version
+    python = home / "bin/python"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        run_well(sys.executable, "-m", "venv", "--clear", home)
+        pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", constraints)
+        run_well(*pip, "--requirement", requirements, timeout=600)
+        stamp.write_text(wanted)
+    return python
+
+
+def unpinned(folder: Path, suffix: str = "") -> set[str]:
+    """What requirements{suffix}.txt of `folder` names and constraints{suffix}.txt gives no version of."""
+    required, pinned = _lines(folder / f"requirements{suffix}.txt"), _lines(folder / f"constraints{suffix}.txt")
+    return {re.split(r"[\[;<>=]", line)[0] for line in required} - {line.partition("==")[0] for line in pinned}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+
+
 def fenced_blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a Markdown page that are marked as `language`, without their fences."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

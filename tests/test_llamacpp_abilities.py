@@ -55,6 +55,11 @@ HERMES = """{%- if tools %}{{ '<|im_start|>system\\nFunctions:\\n' }}{% for tool
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}
 {%- if enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
 """A template that knows functions and reasoning, in the way of Qwen3."""
+REASONING = """{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}
+{%- if message.reasoning_content %}{{ '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}
+{{- message.content + '<|im_end|>\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"""
+"""A template whose prompts end where the reasoning begins, in the way of DeepSeek-R1."""
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +69,13 @@ def store(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (own,) = (model_store / BUILTIN_MODEL).glob("*.gguf")
     (root / "plain").mkdir()
     (root / "plain" / own.name).symlink_to(own)
-    (root / "hermes").mkdir()
-    with_template(own, root / "hermes" / own.name, HERMES)
+    for name, template in (("hermes", HERMES), ("reasoning", REASONING)):
+        (root / name).mkdir()
+        with_template(own, root / name / own.name, template)
     return root
 
 
-@pytest.fixture(params=["plain", "hermes"])
+@pytest.fixture(params=["plain", "hermes", "reasoning"])
 def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -123,7 +129,7 @@ async def test_a_function_that_is_named_is_the_one_that_is_called(service: Infer
 async def test_a_model_that_must_not_call_says_something(service: InferenceService, model: str) -> None:
     deltas = await answer(service, ask(model, tools=(WEATHER,), tool_choice=ToolChoice(mode="none")))
     assert calls_of(deltas) == []
-    assert "".join(delta.text for delta in deltas)
+    assert "".join(delta.text + delta.reasoning for delta in deltas)
 
 
 async def test_what_was_called_is_in_the_prompt(service: InferenceService, model: str) -> None:
@@ -157,11 +163,33 @@ async def test_probabilities_of_a_chat_and_of_a_raw_prompt(service: InferenceSer
 
 
 async def test_thinking_is_for_models_that_think(service: InferenceService) -> None:
-    with pytest.raises(UnsupportedParameter, match="does not think"):
+    with pytest.raises(UnsupportedParameter, match="does not support thinking"):
         await answer(service, ask("plain", think=True))
     assert (await answer(service, ask("plain", think=False)))[-1].finish_reason
     count = service.engine.count
     assert await count(ask("hermes", think=False)) > await count(ask("hermes", think=True))
+
+
+async def test_tokens_of_reasoning_are_counted(service: InferenceService) -> None:
+    limits = Limits(max_tokens=40)
+    deltas = await answer(service, ask("reasoning", "Why is the sky blue?", think_budget=12, limits=limits))
+    usage = deltas[-1].usage
+    assert usage is not None
+    reasoning = "".join(delta.reasoning for delta in deltas)
+    assert usage.reasoning_tokens == len(await service.engine.tokenize("reasoning", reasoning))
+    assert 0 < usage.reasoning_tokens < usage.completion_tokens
+    plain = (await answer(service, ask("plain", limits=Limits(max_tokens=3))))[-1].usage
+    assert plain is not None
+    assert plain.reasoning_tokens == 0
+
+
+@pytest.mark.parametrize("off", [{"think": False}, {"think_budget": 0}])
+async def test_reasoning_that_the_prompt_begins_can_be_switched_off(
+    service: InferenceService, off: dict[str, Any]
+) -> None:
+    deltas = await answer(service, ask("reasoning", "Why is the sky blue?", limits=Limits(max_tokens=12), **off))
+    assert "".join(delta.text for delta in deltas).strip()
+    assert not any(delta.reasoning for delta in deltas)
 
 
 async def test_embeddings(service: InferenceService) -> None:

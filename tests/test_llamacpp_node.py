@@ -98,6 +98,10 @@ def test_stop_strings_and_limits_are_exact(node: Node) -> None:
     stop = full[20:34]  # lies across several tokens
     cut = node.chat(QUESTION, max_tokens=60, stop=[stop], **GREEDY).json()["choices"][0]
     assert (cut["message"]["content"], cut["finish_reason"]) == (full[: full.index(stop)], "stop")
+    messages = [{"role": "user", "content": QUESTION}]
+    body = {"model": BUILTIN_MODEL, "messages": messages, "max_tokens": 60, "stop_sequences": ["\0", stop], **GREEDY}
+    told = node.http.post("/v1/messages", json=body).json()
+    assert (told["stop_reason"], told["stop_sequence"]) == ("stop_sequence", stop), told
 
 
 def test_a_seed_makes_sampling_reproducible(node: Node) -> None:

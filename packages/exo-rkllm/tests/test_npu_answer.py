@@ -66,8 +66,24 @@ def test_what_is_between_the_markers_is_reasoning() -> None:
     tokens = words("<think>", "Let me", " see.", "</think>", "\n\n", "Fine.")
     reasoning, answer, filtered = play(tokens, thinking=ThinkingMarkers())
     assert (reasoning, answer) == ("Let me see.", "Fine.")
-    assert 3 <= filtered.reasoning_tokens <= 4
+    assert filtered.reasoning_tokens == 4
     assert filtered.raw_text == "<think>Let me see.</think>\n\nFine."
+
+
+@pytest.mark.parametrize(
+    ("tokens", "reasoning"),
+    [
+        (["<think>", "Hm", "</", "think>", "Fine."], 4),
+        (["<think>", "Hm", "</think>Fine."], 2),
+        (["<think>", "</think>", "Fine."], 2),
+        (["<think>", "</think>Fine", "."], 1),
+        (["Fine", "."], 0),
+    ],
+)
+def test_every_token_is_one_of_reasoning_or_of_the_answer(tokens: list[str], reasoning: int) -> None:
+    """The marks count as reasoning, but one that brings nothing else than the answer is of the answer."""
+    _, answer, filtered = play(words(*tokens), thinking=ThinkingMarkers())
+    assert (answer, filtered.reasoning_tokens, filtered.tokens) == ("Fine.", reasoning, len(tokens))
 
 
 def test_an_answer_may_begin_inside_the_reasoning() -> None:

@@ -146,6 +146,16 @@ async def test_prepare_refuses_what_does_not_fit(board: SimBoard) -> None:
         assert not engine._prepared
 
 
+@pytest.mark.parametrize("tokenizer", [True, False])
+async def test_an_empty_prompt_is_refused(board: SimBoard, *, tokenizer: bool) -> None:
+    board.add_model(with_tokenizer=tokenizer)
+    async with running(board) as engine:
+        await engine.load("m")
+        with pytest.raises(InvalidRequest, match="The prompt is empty"):
+            await anext(engine.complete(CompletionRequest(model="m", prompt="")))
+        assert board.runs() == []
+
+
 async def test_requests_that_were_prepared_and_never_came_are_forgotten(board: SimBoard) -> None:
     board.add_model()
     async with running(board) as engine:
@@ -242,7 +252,7 @@ async def test_a_stop_string_waits_for_the_end_of_the_run(board: SimBoard) -> No
         board.set_faults("abort_ignored_ms=200")
         text, last = await answer(engine, ask(limits=Limits(stop=(words[4],))))
         assert text.split() == words[:4]
-        assert last.finish_reason == "stop"
+        assert (last.finish_reason, last.stop) == ("stop", words[4])
         assert board.runs()[-1]["event"] == "return"
 
 
@@ -253,10 +263,10 @@ async def test_what_cannot_fit_is_refused_before_it_is_encoded(
     async with running(board) as engine:
         await engine.load("m")
         monkeypatch.setattr(engine._pool.models["m"].texts, "encode", None)
-        with pytest.raises(ContextOverflow, match="at least 4097 tokens"):
+        with pytest.raises(ContextOverflow, match="at least 4097"):
             await engine.count(ask("x" * (4097 * 256)))
         many = ChatRequest(model="m", messages=(Message(role="user", content=""),) * 5000)
-        with pytest.raises(ContextOverflow, match="at least 5000 tokens"):
+        with pytest.raises(ContextOverflow, match="at least 5000"):
             await engine.count(many)
 
 

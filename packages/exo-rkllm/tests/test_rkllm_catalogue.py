@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exo.models import ModelStore, cards_by_id
+from exo.types import ModelCard
 from exo_rkllm import catalogue as module
 from exo_rkllm.catalogue import Catalogue
 from exo_rkllm.models import RKLLM_MODELS
@@ -105,6 +106,14 @@ def test_what_is_told_of_a_model(tmp_path: Path) -> None:
     assert found.capabilities == ("completion", "tools", "thinking")
     assert "<think>" in found.template
     assert len(found.digest) == 64
+
+
+def test_a_model_for_vectors_is_told_as_one(tmp_path: Path) -> None:
+    add(tmp_path, "vectors")
+    cards = {"vectors": ModelCard(id="vectors", pooling="last")}
+    settings = NpuSettings.from_env({"HOME": "/home/me"})
+    found = Catalogue([ModelStore(tmp_path)], cards, settings).describe("vectors")
+    assert found.capabilities == ("embedding",)
 
 
 def test_a_models_own_template_tells_whether_it_thinks(tmp_path: Path) -> None:

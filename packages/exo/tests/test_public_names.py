@@ -45,6 +45,7 @@ PUBLIC = {
         "ModelRole",
         "NotEnoughDisk",
         "NotFound",
+        "NothingToPull",
         "OperatorError",
         "PluginError",
         "Pooling",

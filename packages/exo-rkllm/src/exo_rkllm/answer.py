@@ -64,6 +64,11 @@ class AnswerFilter:
         self._pad_limit = pad_limit
 
     @property
+    def stop(self) -> str | None:
+        """The stop string that has come."""
+        return self._stops.hit
+
+    @property
     def stopped(self) -> bool:
         """A stop string has come, or the only call: the answer is complete."""
         return self._stops.hit is not None or (self._one_call and self.calls > 0)
@@ -114,8 +119,9 @@ class AnswerFilter:
         self._raw.append(piece)
         if self._splitter is None:
             return self._delta("", piece)
+        was_inside = self._splitter.inside
         reasoning, answer = self._splitter.feed(piece)
-        if reasoning or self._splitter.inside:
+        if reasoning or self._splitter.inside or (was_inside and not answer):  # the last: the end of the reasoning
             self.reasoning_tokens += 1
         return self._delta(reasoning, answer)
 

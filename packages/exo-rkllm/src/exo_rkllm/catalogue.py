@@ -126,7 +126,7 @@ class Catalogue:
             quantization=quantization_of(stored.path.name) or quantization_of(stored.id),
             context_length=modelfile.parameters.num_ctx or card.context_length or self._settings.context,
             template=template or family.template,
-            capabilities=abilities(thinks=bool(thinks), tools=True),
+            capabilities=abilities(thinks=bool(thinks), tools=True, embeds=card.pooling is not None),
         )
 
     def original_of(self, name: str) -> str:

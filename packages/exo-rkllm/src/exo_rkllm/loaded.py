@@ -20,6 +20,7 @@ from exo.types import (
     ContextOverflow,
     Delta,
     EndlessPadding,
+    InvalidRequest,
     Limits,
     Sampling,
     Timings,
@@ -115,7 +116,12 @@ class NpuLoadedModel(PooledModel):
             )
 
     def check_length(self, prompt: Prompt) -> None:
-        """Raises ContextOverflow: nothing that does not fit reaches the runtime. One place is needed for the answer."""
+        """Raises InvalidRequest for an empty prompt, ContextOverflow for one that leaves no place for an answer.
+
+        The runtime takes neither.
+        """
+        if not prompt.tokens:
+            raise InvalidRequest("The prompt is empty. Give it some text.", param="messages")
         if prompt.tokens >= self.limits.context:
             raise ContextOverflow(
                 prompt_tokens=prompt.tokens,
@@ -263,6 +269,7 @@ class NpuLoadedModel(PooledModel):
             reasoning=rest.reasoning if rest else "",
             tool_calls=rest.tool_calls if rest else (),
             finish_reason=reason,
+            stop=filtered.stop,
             usage=Usage(
                 prompt_tokens=legs.prompt_tokens,
                 completion_tokens=filtered.tokens,

@@ -31,7 +31,7 @@ def test_every_error_has_a_status_of_its_family(kind: type[ExoError]) -> None:
         "CapacityError": (429, 503, 504),
         "EngineError": (500, 502, 503, 504),
         "StoreError": (400, 409, 500),
-        "PullError": (502, 507),
+        "PullError": (404, 502, 507),
     }
     expected = next((families[parent.__name__] for parent in kind.__mro__ if parent.__name__ in families), (500,))
     assert status in expected

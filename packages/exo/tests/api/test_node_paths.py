@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
-from scripted_server import CHAT, ScriptedEngine, running
+from scripted_server import CHAT, ScriptedEngine, running, until
 
+from exo.api import create_app
 from exo.api.docs import render
 from exo.api.openapi import document
+from exo.inference import InferenceService, NodeMetrics
 from exo.topology import NodeCapabilities
 
 DESIGN_NAMES = {
@@ -73,6 +77,29 @@ async def test_topology_tells_what_the_node_runs_on() -> None:
     assert len(nodes) == 1
     assert (nodes[0]["engine"], nodes[0]["slots"], nodes[0]["models"]) == ("scripted", 2, ["one", "two/b:1"])
     assert set(nodes[0]["capabilities"]) == set(NodeCapabilities.__struct_fields__)
+
+
+async def test_requests_for_the_topology_share_one_probe() -> None:
+    ask_all, answer, probes = 20, threading.Event(), 0
+
+    def probe() -> NodeCapabilities:
+        nonlocal probes
+        probes += 1
+        answer.wait(10)
+        return NodeCapabilities()
+
+    engine = ScriptedEngine()
+    app = create_app(InferenceService(engine, NodeMetrics(engine.context.registry)), probe_device=probe)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+        asked = [asyncio.create_task(client.get("/v1/topology")) for _ in range(ask_all)]
+        await until(lambda: probes)
+        assert (await client.get("/v1/models")).status_code == 200
+        asked[0].cancel()
+        answer.set()
+        assert [(await one).status_code for one in asked[1:]] == [200] * (ask_all - 1)
+        assert probes == 1
+        await client.get("/v1/topology")
+    assert probes == 2
 
 
 async def test_clients_of_ollama_find_somebody_at_the_root() -> None:

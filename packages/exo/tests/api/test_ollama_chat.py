@@ -115,7 +115,8 @@ async def test_reasoning_is_thinking_and_without_think_it_is_left_out() -> None:
 async def test_think_reaches_the_engine() -> None:
     engine = OllamaEngine()
     async with running(engine) as node:
-        for value, expected in ((True, True), (False, False), ("low", True), ("high", True), (None, None)):
+        levels = [(level, True) for level in ("low", "medium", "high", "max")]
+        for value, expected in ((True, True), (False, False), (None, None), *levels):
             assert (await post(node, "/api/chat", {**WHOLE, "think": value})).status_code == 200
             assert engine.requests[-1].think is expected
         assert (await post(node, "/api/chat", {**WHOLE, "think": "very"})).status_code == 400

@@ -168,3 +168,11 @@ async def test_a_result_that_names_its_call_is_believed() -> None:
     messages = [ASKED, called("f", id="a"), called("f", id="b"), result(tool_name="f", tool_call_id="a"), result()]
     assert (await ask(engine, "/api/chat", {**WHOLE, "messages": messages})).status_code == 200
     assert [message.tool_call_id for message in engine.requests[0].messages[-2:]] == ["a", "b"]
+
+
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": {}}])
+async def test_a_call_without_arguments(function: dict[str, Any]) -> None:
+    engine = CallingEngine()
+    messages = [ASKED, {"role": "assistant", "tool_calls": [{"function": function}]}, result()]
+    assert (await ask(engine, "/api/chat", {**WHOLE, "messages": messages})).status_code == 200
+    assert engine.requests[0].messages[1].tool_calls[0].arguments == "{}"

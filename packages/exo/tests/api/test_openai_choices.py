@@ -11,9 +11,11 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai_engine import OpenAIEngine, events, post
 from scripted_server import CHAT, Step, running, until
 
-from exo.api import HttpSettings
+from exo.api import HttpSettings, KeyRing
+from exo.api.keys import Key, digest_of
 from exo.api.openai.choices import Choices
 from exo.inference import Answer
+from exo.inference.caller import Caller
 from exo.types import ContextOverflow, Delta, RunFailed, Sampling, Timings, Usage, WorkerDied
 
 PATH = "/v1/chat/completions"
@@ -110,6 +112,20 @@ async def test_one_choice_too_many_for_the_queue_refuses_all() -> None:
         await until(lambda: node.sample("exo_requests_in_progress") == 0)
         assert (await node.service.readiness()).queued == 0
         assert node.engine.closed_early == len(node.engine.requests)
+
+
+async def test_more_choices_than_the_key_may_have_at_once_are_never_possible() -> None:
+    keys = KeyRing([Key(digest_of("secret"), Caller("me", requests=2))])
+    async with running(OpenAIEngine(), HttpSettings(port=0, keys=keys)) as node, httpx2.AsyncClient() as client:
+        statuses = {}
+        for n in (2, 3):
+            headers = {"authorization": "Bearer secret"}
+            response = await client.post(f"{node.url}{PATH}", json={**CHAT, "n": n}, headers=headers)
+            statuses[n] = response.status_code
+    error = response.json()["error"]
+    assert statuses == {2: 200, 3: 400}
+    assert (error["code"], error["param"]) == ("invalid_request", "n")
+    assert "2 at once" in error["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

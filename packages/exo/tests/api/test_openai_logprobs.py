@@ -7,8 +7,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai_engine import OpenAIEngine, events, post, token
 from scripted_server import CHAT, running
 
-from exo.api.openai.logprobs import TextLogprobsWriter, chat_logprobs
-from exo.types import Delta
+from exo.api.openai.logprobs import TextLogprobsWriter, chat_logprobs, of_text
+from exo.types import Delta, ToolCallDelta
 
 EURO = "€".encode()
 SCRIPT = [
@@ -47,6 +47,28 @@ async def test_chat_tells_the_probability_of_each_token() -> None:
         *({"content": [entry], "refusal": None} for entry in CONTENT),
         None,
     ]
+
+
+async def test_reasoning_has_no_probabilities_in_a_chat() -> None:
+    script = [
+        Delta(reasoning="hm", logprobs=(token("hm"),)),
+        Delta(text="He", reasoning="!", logprobs=(token("He"),)),
+    ]
+    body = {**CHAT, "logprobs": True}
+    async with running(OpenAIEngine(script)) as node:
+        whole = (await post(node, "/v1/chat/completions", body)).json()
+        *chunks, _ = events(await post(node, "/v1/chat/completions", {**body, "stream": True}))
+    assert [entry["token"] for entry in whole["choices"][0]["logprobs"]["content"]] == ["He"]
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["delta"].get("content") for choice in choices] == ["", None, None, "He", None]
+    told = [choice["logprobs"] and choice["logprobs"]["content"][0]["token"] for choice in choices]
+    assert told == [None, None, None, "He", None]
+
+
+def test_calls_have_no_probabilities() -> None:
+    call = ToolCallDelta(index=0, id="c", name="f")
+    assert of_text(Delta(tool_calls=(call,), logprobs=(token("f"),))) == ()
+    assert of_text(Delta(text="a", tool_calls=(call,), logprobs=(token("a"),))) == (token("a"),)
 
 
 async def test_completions_have_the_older_shape() -> None:

@@ -47,6 +47,7 @@ async def test_answers(limits: Limits, text: str, finish: str, tokens: int) -> N
     said, last = await answer(engine(tokens="4"), request(limits=limits))
     assert said == text
     assert last.finish_reason == finish
+    assert last.stop == (limits.stop[0] if limits.stop and not text.endswith("word3 ") else None)
     assert last.usage is not None
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, tokens)
 

@@ -6,9 +6,17 @@ from typing import ClassVar
 
 import pytest
 
-from exo.inference import Availability, EngineContext, EngineHealth, InferenceEngine
+from exo.inference import Availability, EngineContext, EngineHealth, InferenceEngine, describe_card
 from exo.models import ModelStore
-from exo.types import ChatRequest, CompletionRequest, Delta, EmbeddingRequest, ModelCard, UnsupportedParameter
+from exo.types import (
+    ChatRequest,
+    CompletionRequest,
+    Delta,
+    EmbeddingRequest,
+    ModelCard,
+    ThinkingMarkers,
+    UnsupportedParameter,
+)
 
 
 class ChatOnlyEngine(InferenceEngine):
@@ -69,6 +77,18 @@ def test_a_card_may_name_the_engine_or_its_class(engine: ChatOnlyEngine) -> None
     assert engine.source_of(ModelCard(id="m", files={"chat-only": "a", "ChatOnlyEngine": "b"})) == "a"
     assert engine.source_of(ModelCard(id="m", files={"ChatOnlyEngine": "b"})) == "b"
     assert engine.source_of(ModelCard(id="m", files={"InferenceEngine": "c"})) is None
+
+
+@pytest.mark.parametrize(
+    ("card", "capabilities"),
+    [
+        (ModelCard(id="m"), ("completion", "tools")),
+        (ModelCard(id="m", thinking=ThinkingMarkers()), ("completion", "tools", "thinking")),
+        (ModelCard(id="m", thinking=ThinkingMarkers(), pooling="last"), ("embedding",)),
+    ],
+)
+def test_what_a_card_tells_of_a_models_abilities(card: ModelCard, capabilities: tuple[str, ...]) -> None:
+    assert describe_card(card, tools=True).capabilities == capabilities
 
 
 def test_contexts_share_nothing(tmp_path: Path) -> None:

@@ -7,81 +7,25 @@ import msgspec
 import pytest
 
 from exo.inference.openai_wire import (
-    SEEDS,
+    AnswerReader,
     Choice,
     Chunk,
     ToolCallReader,
     WireTimings,
     WireUsage,
-    calling_json,
-    format_json,
-    limits_json,
-    logprobs_json,
     logprobs_of,
-    messages_json,
-    sampling_json,
     timings_of,
-    tool_choice_json,
-    tools_json,
     usage_of,
 )
 from exo.types import (
-    AnswerFormat,
-    ChatRequest,
+    Delta,
     FinishReason,
-    Limits,
-    Message,
-    Sampling,
     Timings,
     TokenChance,
     TokenLogprob,
-    Tool,
-    ToolCall,
     ToolCallDelta,
-    ToolChoice,
     Usage,
 )
-
-WEATHER = Tool(name="weather", description="Tells it.", parameters={"type": "object"})
-TIME = Tool(name="time")
-CALLING = ChatRequest(model="m", messages=(), tools=(WEATHER, TIME))
-NAMED = {"type": "function", "function": {"name": "time"}}
-
-
-def test_messages_keep_their_tool_calls_and_their_reasoning() -> None:
-    call = ToolCall(id="c1", name="f", arguments='{"x": 1}')
-    messages = (
-        Message(role="assistant", content="", reasoning="hm", tool_calls=(call,)),
-        Message(role="tool", content="2", tool_call_id="c1"),
-    )
-    assert messages_json(messages) == [
-        {
-            "role": "assistant",
-            "content": "",
-            "reasoning_content": "hm",
-            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
-        },
-        {"role": "tool", "content": "2", "tool_call_id": "c1"},
-    ]
-
-
-def test_formats() -> None:
-    assert format_json(AnswerFormat()) == {"type": "json_object"}
-    assert format_json(AnswerFormat(schema={"type": "object"}))["json_schema"]["schema"] == {"type": "object"}
-
-
-def test_only_what_is_set_is_written() -> None:
-    assert sampling_json(Sampling()) == limits_json(Limits()) == {}
-    fields = {field.name: 1 for field in msgspec.structs.fields(Sampling)}
-    assert sampling_json(msgspec.convert(fields, Sampling)) == fields
-    assert sampling_json(Sampling(temperature=0.0, seed=0)) == {"temperature": 0.0, "seed": 0}
-    assert limits_json(Limits(max_tokens=3, stop=("a",), deadline=9.0)) == {"max_tokens": 3, "stop": ["a"]}
-    assert limits_json(Limits(max_tokens=3), "num_predict") == {"num_predict": 3}
-
-
-@pytest.mark.parametrize("seed", [0, 1, SEEDS, 2**32, 2**63, -1, -(2**40)])
-def test_any_seed_becomes_one_that_is_not_random(seed: int) -> None:
-    assert 0 <= sampling_json(Sampling(seed=seed))["seed"] < SEEDS
 
 
 @pytest.mark.parametrize(
@@ -127,55 +71,6 @@ def test_counts_and_times() -> None:
 
 
 # calls of functions
-
-
-def test_functions_are_written_with_what_is_known_of_them() -> None:
-    weather, time = tools_json([WEATHER, TIME])
-    assert weather == {
-        "type": "function",
-        "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}},
-    }
-    assert time == NAMED
-
-
-@pytest.mark.parametrize(
-    ("choice", "written"),
-    [
-        (ToolChoice(), "auto"),
-        (ToolChoice(mode="none"), "none"),
-        (ToolChoice(mode="required"), "required"),
-        (ToolChoice(mode="required", name="time"), NAMED),
-    ],
-)
-def test_choices(choice: ToolChoice, written: str | dict[str, Any]) -> None:
-    assert tool_choice_json(choice) == written
-
-
-@pytest.mark.parametrize(
-    ("fields", "llama_cpp", "written"),
-    [
-        ({"tools": ()}, False, {}),
-        ({}, False, {"tools": ["weather", "time"]}),
-        ({}, True, {"tools": ["weather", "time"], "parallel_tool_calls": True}),
-        ({"parallel_tool_calls": False}, False, {"tools": ["weather", "time"], "parallel_tool_calls": False}),
-        ({"tool_choice": ToolChoice(mode="none")}, False, {"tools": ["weather", "time"], "tool_choice": "none"}),
-        (
-            {"tool_choice": ToolChoice(mode="required", name="time")},
-            False,
-            {"tools": ["weather", "time"], "tool_choice": NAMED},
-        ),
-        (
-            {"tool_choice": ToolChoice(mode="required", name="time")},
-            True,
-            {"tools": ["time"], "tool_choice": "required", "parallel_tool_calls": True},
-        ),
-    ],
-)
-def test_what_a_request_says_of_functions(fields: dict[str, Any], written: dict[str, Any], *, llama_cpp: bool) -> None:
-    body = calling_json(msgspec.structs.replace(CALLING, **fields), of_llama_cpp=llama_cpp)
-    if "tools" in body:
-        body["tools"] = [tool["function"]["name"] for tool in body["tools"]]
-    assert body == written
 
 
 def read(*pieces: dict[str, Any]) -> tuple[list[tuple[int, str, str]], list[ToolCallDelta]]:
@@ -274,11 +169,6 @@ def test_a_piece_without_calls(choice: dict[str, Any]) -> None:
 # probabilities
 
 
-def test_one_other_is_asked_for_at_least() -> None:
-    assert logprobs_json(0) == {"logprobs": True, "top_logprobs": 1}
-    assert logprobs_json(7) == {"logprobs": True, "top_logprobs": 7}
-
-
 SNOWMAN = "\N{SNOWMAN}"
 
 
@@ -337,3 +227,85 @@ def test_the_probabilities_of_a_raw_completion() -> None:
 )
 def test_a_piece_without_probabilities(told: Any) -> None:
     assert logprobs_of(msgspec.convert({"text": "a", "logprobs": told}, Choice), 2) == ()
+
+
+# answers
+
+
+def chunk(**fields: Any) -> Chunk:
+    return msgspec.convert(fields, Chunk)
+
+
+def said(finish: str | None = None, **delta: Any) -> Chunk:
+    return chunk(choices=[{"delta": delta, "finish_reason": finish}])
+
+
+def test_an_answer_in_chunks() -> None:
+    reader = AnswerReader(None)
+    chunks = (
+        said(role="assistant"),
+        said(reasoning_content="hm"),
+        said("stop", content="a"),
+        chunk(usage={"prompt_tokens": 3}),
+    )
+    assert [delta for one in chunks for delta in reader.read(one)] == [Delta(reasoning="hm"), Delta(text="a")]
+    assert reader.last() == Delta(finish_reason="stop", usage=Usage(prompt_tokens=3))
+
+
+@pytest.mark.parametrize(("kind", "stop"), [("word", "x"), ("eos", None), ("limit", None)])
+def test_the_stop_string_that_ended_an_answer(kind: str, stop: str | None) -> None:
+    reader = AnswerReader(None)
+    told = {"stop_type": kind, "stopping_word": "x" if stop else ""}
+    assert list(reader.read(chunk(choices=[{"delta": {}, "finish_reason": "stop"}], __verbose=told))) == []
+    assert reader.last().stop == stop
+
+
+@pytest.mark.parametrize(("written", "finish"), [("stop", "tool_calls"), ("length", "length")])
+def test_an_answer_with_a_call_says_so(written: str, finish: FinishReason) -> None:
+    reader = AnswerReader(None)
+    list(reader.read(said(written, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])))
+    assert reader.last().finish_reason == finish
+
+
+def test_a_probability_without_a_text_is_handed_on() -> None:
+    told = {"content": [{"token": "", "logprob": -1.0, "bytes": [0xE2]}]}
+    (delta,) = AnswerReader(0).read(chunk(choices=[{"delta": {"content": ""}, "logprobs": told}]))
+    assert [one.chosen.raw for one in delta.logprobs] == [b"\xe2"]
+
+
+def test_probabilities_that_never_come() -> None:
+    told = {"content": [{"token": "a", "logprob": -1.0}]}
+    for asked, logprobs, lacking in ((0, None, True), (0, told, False), (None, None, False)):
+        reader = AnswerReader(asked)
+        list(reader.read(said(content="a")))
+        list(reader.read(chunk(choices=[{"delta": {"content": "b"}, "logprobs": logprobs}])))
+        assert reader.lacks_logprobs is lacking
+    assert AnswerReader(0).lacks_logprobs is False
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tokens"),
+    [
+        ([(said(reasoning_content="hm"), 1), (said(reasoning_content="m"), 3), (said(content="a"), 6)], 3),
+        ([(said(content="a"), 1)], 0),
+        ([(said(reasoning_content="hm"), None)], 0),
+        ([(said(reasoning_content="hm"), 9)], 7),
+    ],
+)
+def test_the_tokens_of_reasoning_are_those_up_to_its_last_piece(
+    chunks: list[tuple[Chunk, int | None]], tokens: int
+) -> None:
+    """Where a server tells with each piece how many there have been."""
+    reader = AnswerReader(None)
+    for one, count in chunks:
+        list(reader.read(msgspec.structs.replace(one, timings=count and WireTimings(predicted_n=count))))
+    list(reader.read(chunk(usage={"completion_tokens": 7})))
+    assert reader.last().usage == Usage(completion_tokens=7, reasoning_tokens=tokens)
+
+
+def test_a_server_that_counts_the_tokens_of_reasoning_is_believed() -> None:
+    reader = AnswerReader(None)
+    list(reader.read(msgspec.structs.replace(said(reasoning_content="hm"), timings=WireTimings(predicted_n=3))))
+    details = {"completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 4}}
+    list(reader.read(chunk(usage=details)))
+    assert reader.last().usage == Usage(completion_tokens=7, reasoning_tokens=4)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
+import msgspec
 import pytest
 from scripted_engine import CONTEXT, LAST, FakeEngine, Until, asked, read, request, sample, service_for
 
@@ -13,6 +14,7 @@ from exo.inference import (
 )
 from exo.inference.dummy import DummyEngine
 from exo.types import (
+    AnswerFormat,
     ChatRequest,
     DeadlineExceeded,
     Delta,
@@ -252,3 +254,28 @@ async def test_an_engine_that_cannot_tell_its_models_is_named_and_nothing_else_b
         await service.models()
     state = await service.readiness()
     assert (state.ready, "cannot tell its models" in state.reason) == (False, True)
+
+
+@pytest.mark.parametrize("constrains", [False, True])
+async def test_what_is_counted_is_what_the_engine_would_be_asked(*, constrains: bool) -> None:
+    """An engine that cannot constrain an answer gets the format in words."""
+    seen: list[ChatRequest] = []
+
+    class Counting(FakeEngine):
+        capabilities = FakeEngine.capabilities | ({"json_schema"} if constrains else set())
+
+        async def count(self, request: ChatRequest) -> int:
+            seen.append(request)
+            return 0
+
+        async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+            seen.append(request)
+            yield msgspec.structs.replace(LAST, text="{}")
+
+    service = service_for(Counting())
+    asked_for = msgspec.structs.replace(request(), format=AnswerFormat())
+    await service.count(asked_for)
+    await read(await service.chat(asked_for))
+    counted, asked = seen
+    assert counted == asked
+    assert (counted == asked_for) is constrains

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from exo.inference.formatted import answer_in_format
@@ -17,6 +18,8 @@ from exo.types import (
     Delta,
     FinishReason,
     Message,
+    TokenChance,
+    TokenLogprob,
     Tool,
     ToolCallDelta,
     ToolChoice,
@@ -92,6 +95,13 @@ async def test_a_call_is_handed_on_with_the_engines_id() -> None:
     assert calls_of(deltas) == [("weather", {"city": "Paris"})]
     assert deltas[1].tool_calls[0].id == "id0"
     assert deltas[-1] == finish()
+
+
+async def test_probabilities_are_those_of_the_text_not_of_the_call() -> None:
+    chance = (TokenLogprob(chosen=TokenChance(text="x", logprob=-1.0)),)
+    called = msgspec.structs.replace(piece(0, PARIS, "weather"), logprobs=chance)
+    deltas = await answer([Delta(text="x", logprobs=chance), called, Delta(text="y", logprobs=chance), finish()])
+    assert [(delta.text, delta.logprobs) for delta in deltas if delta.logprobs] == [("x", chance), ("y", chance)]
 
 
 async def test_several_calls_are_counted_anew_and_a_missing_id_is_made() -> None:
@@ -182,3 +192,11 @@ async def test_a_call_goes_before_the_format_of_the_answer() -> None:
     deltas = [delta async for delta in answer_in_format(checked, request)]
     assert calls_of(deltas) == [("time", {})]
     assert deltas[-1].finish_reason == "tool_calls"
+
+
+async def test_a_call_of_a_model_that_must_not_call_is_text() -> None:
+    """As from a server that ignores the wish."""
+    deltas = await answer([*call(0, "weather", PARIS), finish()], asked(tool_choice=ToolChoice(mode="none")))
+    assert calls_of(deltas) == []
+    assert "No function was to be called." in text_of(deltas)
+    assert deltas[-1].finish_reason == "stop"

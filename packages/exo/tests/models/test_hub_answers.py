@@ -8,7 +8,7 @@ from fake_hub import STRANGER, TOKEN, FakeHub
 from hub_puller import FILE, REPO, TOKENIZER, WEIGHTS, Puller
 
 from exo.models import hub_client
-from exo.types import PullError
+from exo.types import NothingToPull, PullError
 
 
 def test_the_token_goes_to_the_hub_and_nowhere_else(puller: Puller) -> None:
@@ -46,14 +46,14 @@ def test_a_token_that_is_not_known(puller: Puller) -> None:
     ],
 )
 def test_what_is_not_there(puller: Puller, text: str, said: str) -> None:
-    with pytest.raises(PullError, match=said):
+    with pytest.raises(NothingToPull, match=said):
         puller(text)
     assert not puller.store.root.exists()
 
 
 def test_a_missing_repository_is_told_to_those_who_have_a_token(puller: Puller) -> None:
     puller.env["HF_TOKEN"] = TOKEN
-    with pytest.raises(PullError, match="There is no repository no/body"):
+    with pytest.raises(NothingToPull, match="There is no repository no/body"):
         puller("no/body")
 
 

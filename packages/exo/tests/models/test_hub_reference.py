@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from exo.models.hub_reference import HubReference, is_safe, name_of
 from exo.models.store import is_model_name
-from exo.types import PullError
+from exo.types import NothingToPull, PullError
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_references(text: str, expected: HubReference) -> None:
     ],
 )
 def test_what_is_no_reference(text: str) -> None:
-    with pytest.raises(PullError, match=r"names no model on the hub: write owner/repo"):
+    with pytest.raises(NothingToPull, match=r"names no model on the hub: write owner/repo"):
         HubReference.parse(text)
 
 

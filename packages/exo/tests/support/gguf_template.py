@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 TEMPLATE_KEY = "tokenizer.chat_template"
+_BOS_KEY = "tokenizer.ggml.add_bos_token"
 _ALIGNMENT_KEY = "general.alignment"
 _SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type; 8 is a text, 9 a list."""
 _TEXT, _LIST, _UINT32 = 8, 9, 4
 
 
-def with_template(source: Path, target: Path, template: str) -> None:
-    """Write `target`, which differs from `source` in its chat template alone."""
+def with_template(source: Path, target: Path, template: str, *, adds_bos: bool = False) -> None:
+    """Write `target`, which differs from `source` in its chat template alone, and in the token before each text.
+
+    With `adds_bos` that is the token for the beginning of a sequence, else there is none, as in the built-in model.
+    """
     with source.open("rb") as file:
         magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
         assert (magic, version) == (b"GGUF", 3)
@@ -28,6 +32,8 @@ def with_template(source: Path, target: Path, template: str) -> None:
                 (alignment,) = struct.unpack("<I", value)
             if key == TEMPLATE_KEY:
                 head.append(_packed(key) + struct.pack("<I", _TEXT) + _packed(template))
+            elif key == _BOS_KEY:
+                head.append(_packed(key) + struct.pack("<IB", kind, adds_bos))
             else:
                 end = file.tell()
                 file.seek(start)

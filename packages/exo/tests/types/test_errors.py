@@ -82,6 +82,7 @@ def test_codes_are_pinned() -> None:
         "model_load_failed",
         "model_not_found",
         "not_found",
+        "nothing_to_pull",
         "operator_error",
         "origin_not_allowed",
         "overloaded",

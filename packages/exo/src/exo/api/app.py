@@ -50,7 +50,7 @@ def create_app(
             *Responses(service, settings).routes(),
             *Ollama(service, settings).routes(),
             *Node(service, probe_device).routes(),
-            *Docs(extension.title, extension.operations).routes(),
+            *Docs(extension).routes(),
         ],
         redirect_slashes=False,
         default=_not_found,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -12,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import send_bytes, send_json
+from exo.api.extension import Extension
 from exo.api.openapi import document
-from exo.api.operation import Operation
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -38,8 +37,8 @@ _PAGE = """<!doctype html>
 class Docs:
     """The endpoints, as ASGI applications. Both documents are made at the first request."""
 
-    def __init__(self, title: str, further: Sequence[Operation]) -> None:
-        self._document = functools.cache(functools.partial(document, title, further))
+    def __init__(self, extension: Extension) -> None:
+        self._document = functools.cache(functools.partial(document, extension))
         self._page = functools.cache(lambda: render(self._document()).encode())
 
     def routes(self) -> list[Route]:
@@ -74,12 +73,21 @@ def render(doc: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     lines = [f'<h2><span class="method">{method}</span> <code>{escape(path)}</code></h2>']
     lines.append(f"<p>{escape(operation['summary'])}</p><ul>")
+    lines += [f"<li>{_parameter(parameter)}</li>" for parameter in operation.get("parameters", ())]
     body = operation.get("requestBody", {}).get("content", {})
     lines += [f"<li>request: {_shape(media.get('schema', {}))}</li>" for media in body.values()]
+    answers: dict[str, list[str]] = {}
     for status, answer in operation["responses"].items():
-        shapes = [f"{escape(kind)} {_shape(media.get('schema', {}))}" for kind, media in answer["content"].items()]
-        lines.append(f"<li>{status}: {', '.join(shapes)}</li>")
+        content = answer.get("content", {})
+        shapes = [f"{escape(kind)} {_shape(media.get('schema', {}))}".strip() for kind, media in content.items()]
+        answers.setdefault(" or ".join(shapes) or "nothing", []).append(status)
+    lines += [f"<li>{', '.join(statuses)}: {shapes}</li>" for shapes, statuses in answers.items()]
     return "".join(lines) + "</ul>"
+
+
+def _parameter(parameter: dict[str, Any]) -> str:
+    effect = f": {escape(parameter['description'])}" if "description" in parameter else ""
+    return f"{parameter['in']} <code>{escape(parameter['name'])}</code> {_shape(parameter['schema'])}{effect}"
 
 
 def _type(name: str, schema: dict[str, Any]) -> str:
@@ -98,10 +106,14 @@ def _shape(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
+    inner = schema.get("contentSchema") or schema.get("properties", {}).get("data")  # the data of a stream's event
+    if inner is not None:
+        return _shape(inner)
     if "anyOf" in schema:
         return " or ".join(_shape(choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return escape(", ".join(str(value) or "(empty)" for value in schema["enum"]))
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if values is not None:
+        return escape(", ".join(str(value) or "(empty)" for value in values))
     words = escape(str(schema.get("type", "")))
     items = _shape(schema.get("items", {})) if schema.get("type") == "array" else ""
     if items:

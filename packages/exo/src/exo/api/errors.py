@@ -27,6 +27,7 @@ from exo.types import (
     ModelNotFound,
     NotEnoughDisk,
     NotFound,
+    NothingToPull,
     OperatorError,
     PullError,
     QueueFull,
@@ -65,6 +66,7 @@ STATUS: Mapping[type[ExoError], int] = {
     BadModelfile: 400,
     ModelExists: 409,
     PullError: 502,
+    NothingToPull: 404,
     NotEnoughDisk: 507,
     ExoError: 500,
 }

@@ -17,11 +17,15 @@ from exo.topology import NodeCapabilities
 
 
 class Node:
-    """The endpoints, as ASGI applications. `probe` blocks, so it runs in a thread, again for each request."""
+    """The endpoints, as ASGI applications.
+
+    `probe` blocks, so it runs in a thread, and only in one: requests that come meanwhile share what it finds.
+    """
 
     def __init__(self, service: InferenceService, probe: Callable[[], NodeCapabilities]) -> None:
         self._service = service
         self._probe = probe
+        self._probing: asyncio.Future[NodeCapabilities] | None = None
 
     def routes(self) -> list[Route]:
         return [
@@ -49,7 +53,9 @@ class Node:
         await send_bytes(send, 200, text, CONTENT_TYPE_LATEST.encode())
 
     async def topology(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        capabilities = await asyncio.get_running_loop().run_in_executor(None, self._probe)
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().run_in_executor(None, self._probe)
+        capabilities = await asyncio.shield(self._probing)
         engine = self._service.engine
         this_node = {
             "version": __version__,

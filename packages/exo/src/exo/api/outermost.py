@@ -87,8 +87,9 @@ def _as_exo_error(error: Exception, scope: Scope, exchange: Exchange) -> ExoErro
     if isinstance(error, ExoError):
         return error
     if isinstance(error, HTTPException):  # Starlette's router raises it for a wrong method, and for nothing else
-        allowed = (error.headers or {}).get("Allow", "none")
-        return MethodNotAllowed(f"{scope['method']} is not allowed for {scope['path']}. Allowed: {allowed}.")
+        allowed = (error.headers or {}).get("Allow", "")
+        exchange.extra_headers.append((b"allow", allowed.encode()))
+        return MethodNotAllowed(f"{scope['method']} is not allowed for {scope['path']}. Allowed: {allowed or 'none'}.")
     logger.error("request %s failed unexpectedly", exchange.id, exc_info=error)
     return ExoError(f"The node failed unexpectedly; its log has the details under request {exchange.id}.")
 

@@ -55,6 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that every byte that nobody takes counts for write_timeout
         self._start_read_timer(self.limits.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:

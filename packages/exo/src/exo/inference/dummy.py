@@ -84,6 +84,7 @@ class DummyEngine(InferenceEngine):
         yield Delta(
             text=rest,
             finish_reason=finish,
+            stop=stops.hit,
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=made),
             timings=Timings(decode=loop.time() - started),
         )

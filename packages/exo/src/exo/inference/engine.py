@@ -195,12 +195,14 @@ def describe_card(card: ModelCard, *, tools: bool = False) -> ModelDescription:
         parameter_size=count_text(card.parameters),
         context_length=card.context_length,
         licence=card.licence,
-        capabilities=abilities(thinks=card.thinking is not None, tools=tools),
+        capabilities=abilities(thinks=card.thinking is not None, tools=tools, embeds=card.pooling is not None),
     )
 
 
-def abilities(*, thinks: bool, tools: bool) -> tuple[str, ...]:
-    """What a model can do, in the words of Ollama's listings."""
+def abilities(*, thinks: bool, tools: bool, embeds: bool = False) -> tuple[str, ...]:
+    """What a model can do, in the words of Ollama's listings. One that is there for vectors is not there for more."""
+    if embeds:
+        return ("embedding",)
     return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinks else []))
 
 

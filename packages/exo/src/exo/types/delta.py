@@ -59,6 +59,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of an answer. Any field may be empty; `finish_reason`, `usage` and `timings` come with the last one.
 
+    `stop` comes with it too: the stop string that has ended the answer, where the engine can tell.
     `sampling` comes with the first one, where the runtime does not let a request choose: the values that it uses.
     An empty first delta only tells that the run has begun.
     """
@@ -68,6 +69,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    stop: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
     sampling: Sampling | None = None

@@ -37,6 +37,7 @@ ExoError
     │   ├── BadModelfile            a Modelfile that makes no sense
     │   └── ModelExists             the name of a new model is taken
     ├── PullError                   a model could not be brought into the store
+    │   ├── NothingToPull           what was named brings no model
     │   └── NotEnoughDisk           there is no room for it on the disk
     └── PluginError                 a plugin is broken or claims a taken name
 
@@ -84,7 +85,8 @@ class UnsupportedParameter(InvalidRequest):
 class ContextOverflow(InvalidRequest):
     """The prompt does not fit into the model's context. Both numbers are in tokens.
 
-    `at_least`: the prompt is so long that nobody has counted it; `prompt_tokens` is a lower bound.
+    `at_least`: the prompt is so long that nobody has counted it; `prompt_tokens` is a lower bound. The message begins
+    as OpenAI's own, because litellm knows the error by that.
     """
 
     code = "context_length_exceeded"
@@ -92,7 +94,7 @@ class ContextOverflow(InvalidRequest):
     def __init__(self, *, prompt_tokens: int, context_tokens: int, hint: str = "", at_least: bool = False) -> None:
         counted = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
         super().__init__(
-            f"The prompt has {counted} tokens, but the context of this model is {context_tokens} tokens here. "
+            f"This model's maximum context length is {context_tokens} tokens here, but the prompt has {counted}. "
             f"Shorten the messages, or serve the model with a larger context{hint and f' ({hint})'}.",
             param="messages",
         )
@@ -322,6 +324,12 @@ class PullError(OperatorError):
     """A model could not be brought into the store."""
 
     code = "pull_failed"
+
+
+class NothingToPull(PullError):
+    """What was named brings no model: no card, no reference, no repository, no such file in it."""
+
+    code = "nothing_to_pull"
 
 
 class NotEnoughDisk(PullError):

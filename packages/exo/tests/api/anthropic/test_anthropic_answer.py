@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from scripted_server import ScriptedEngine, Step, running
 
@@ -159,6 +160,12 @@ async def test_a_call_that_does_not_fit_is_text(ask: Ask, engine: ScriptedEngine
     assert message["stop_reason"] == "end_turn"
 
 
+async def test_the_stop_sequence_that_ended_the_answer_is_told(ask: Ask, engine: ScriptedEngine) -> None:
+    engine.script = [Delta(text="a"), msgspec.structs.replace(last("stop"), stop="x")]
+    message = await both(ask, {**HELLO, "stop_sequences": ["x", "y"]})
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "x")
+
+
 @pytest.mark.parametrize(
     ("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use")]
 )
@@ -189,7 +196,8 @@ async def test_thinking_that_is_switched_off_leaves_no_block(ask: Ask, engine: S
 
 async def test_the_events_of_a_stream(ask: Ask, engine: ScriptedEngine) -> None:
     engine.script = [Delta(reasoning="hm"), Delta(text="y"), *call(0, "time", '{"a":1}'), last("tool_calls")]
-    start, *middle, end, stop = events(await ask({**STREAM, "tools": [TIME]}))
+    start, ping, *middle, end, stop = events(await ask({**STREAM, "tools": [TIME]}))
+    assert ping == {"type": "ping"}
     assert start["message"]["content"] == []
     assert start["message"]["stop_reason"] is None
     assert (start["message"]["usage"]["input_tokens"], start["message"]["usage"]["output_tokens"]) == (0, 0)

@@ -69,6 +69,30 @@ def test_the_bytes_are_bounded_too() -> None:
     assert 21_000 < store.size < 23_000
 
 
+def test_a_key_drives_out_its_own_responses_before_those_of_one_that_has_fewer() -> None:
+    store = ResponseStore(most=4)
+    own = [response(turn("a")) for _ in range(2)]
+    for stored in own:
+        store.keep("alice", stored)
+    others = [response(turn("b")) for _ in range(9)]
+    for stored in others:
+        store.keep("bob", stored)
+    assert all(store.find("alice", stored.id) for stored in own)
+    assert [store.find("bob", stored.id) is not None for stored in others] == [False] * 7 + [True] * 2
+
+
+def test_a_key_drives_out_its_own_responses_before_those_of_one_that_has_less() -> None:
+    store = ResponseStore(most_bytes=50_000)
+    small = [response(turn("a")) for _ in range(3)]
+    for stored in small:
+        store.keep("alice", stored)
+    large = [response(turn("x" * 10_000)) for _ in range(3)]
+    for stored in large:
+        store.keep("bob", stored)
+    assert all(store.find("alice", stored.id) for stored in small)
+    assert [store.find("bob", stored.id) is not None for stored in large] == [False, True, True]
+
+
 def test_texts_that_a_conversation_shares_count_once() -> None:
     store = ResponseStore()
     latest = turn("x" * 1_000_000)
@@ -145,7 +169,8 @@ def test_the_size_is_that_of_all_that_can_be_reached(steps: list[tuple[str, int]
                 store.find("", chosen.id)
             case "remove" if chosen:
                 store.remove("", chosen.id)
-        there = [stored for stored in known if ("", stored.id) in store._stored]
+        shelf = store._shelves.get("")
+        there = [stored for stored in known if shelf and stored.id in shelf._stored]
         turns = {id(turn): turn for stored in there for turn in stored.turn.back()}
         assert len(there) == len(store) <= 5
         assert store.size == sum(stored.size for stored in there) + sum(turn.size for turn in turns.values()) <= 40_000

@@ -138,8 +138,8 @@ async def test_probabilities_come_with_the_tokens_of_the_text() -> None:
     assert [request.logprobs for request in node.engine.requests] == [1, 0, 3, None]
     top = [{"token": "o", "bytes": [111], "logprob": -1.0}]
     assert body["output"][1]["content"][0]["logprobs"] == [
-        {"token": "", "bytes": [0xC3], "logprob": -0.5, "top_logprobs": top},
-        {"token": "", "bytes": [0xB6], "logprob": -9999.0, "top_logprobs": top},
+        {"token": "\\xc3", "bytes": [0xC3], "logprob": -0.5, "top_logprobs": top},
+        {"token": "\\xb6", "bytes": [0xB6], "logprob": -9999.0, "top_logprobs": top},
     ]
 
 

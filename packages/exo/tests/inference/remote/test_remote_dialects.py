@@ -10,26 +10,24 @@ from remote_engines import OLLAMA, OPENAI, REQUEST, engine_for, ids, text_of
 from remote_server import (
     END,
     EVENTS,
-    NDJSON,
     RemoteServer,
     answer,
     collect,
     event,
-    line,
     ollama_chat,
-    ollama_end,
     openai_chat,
     usage,
 )
 
 from exo.api.openai.schema import ChatCompletionRequest
-from exo.inference.openai_wire import sampling_json
+from exo.inference.openai_request import sampling_json
 from exo.inference.remote.dialects import Offer
 from exo.inference.remote.settings import Dialect
 from exo.types import (
     AnswerFormat,
     CompletionRequest,
     EmbeddingRequest,
+    Message,
     RemoteFailed,
     RemoteUnavailable,
     Sampling,
@@ -39,15 +37,22 @@ from exo.types import (
 
 TOOLS = (Tool(name="f"),)
 MUST = ToolChoice(mode="required", name="f")
+RAW = CompletionRequest(model="m", prompt="p")
+RESULT = Message(role="tool", content="x", tool_call_id="c")
+RESULT_OF_NOTHING = Message(role="tool", content="x")
 
 
 @pytest.mark.parametrize(
     ("offer", "change", "dialect"),
     [
         (Offer(ollama=True, openai=True, is_exo=True), {}, "openai"),
-        (Offer(ollama=True, openai=True, is_exo=True), {"think": False}, "ollama"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"think": False}, "openai"),
         (Offer(ollama=True, openai=True, is_exo=True), {"keep_alive": 0.0}, "ollama"),
-        (Offer(ollama=True, openai=True, is_exo=True), {"format": AnswerFormat()}, "ollama"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"format": AnswerFormat()}, "openai"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"messages": (RESULT,)}, "openai"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"messages": (RESULT_OF_NOTHING,)}, "ollama"),
+        (Offer(ollama=True, openai=True), {"think": False}, "ollama"),
+        (Offer(ollama=True, openai=True), {"format": AnswerFormat()}, "ollama"),
         (Offer(ollama=True, openai=True, is_exo=True), {"sampling": Sampling(temperature=2.0)}, "openai"),
         (Offer(ollama=True, openai=True, is_exo=True), {"sampling": Sampling(temperature=2.1)}, "ollama"),
         (Offer(ollama=True, openai=True, is_exo=True), {"sampling": Sampling(repeat_penalty=10.0)}, "openai"),
@@ -59,7 +64,7 @@ MUST = ToolChoice(mode="required", name="f")
         (Offer(ollama=False, openai=True), {}, "openai"),
         (Offer(ollama=False, openai=True), {"think": True, "keep_alive": 1.0}, "openai"),
         (Offer(ollama=True, openai=True, is_exo=True), {"tools": TOOLS, "logprobs": 2}, "openai"),
-        (Offer(ollama=True, openai=True, is_exo=True), {"tools": TOOLS, "think": True}, "ollama"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"tools": TOOLS, "think": True}, "openai"),
         (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": ToolChoice(mode="none")}, "ollama"),
         (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": MUST}, "openai"),
         (Offer(ollama=True, openai=True), {"tools": TOOLS, "tool_choice": MUST, "think": True}, "openai"),
@@ -69,7 +74,21 @@ MUST = ToolChoice(mode="required", name="f")
     ],
 )
 def test_the_rule(offer: Offer, change: dict[str, Any], dialect: Dialect) -> None:
-    assert offer.for_chat(msgspec.structs.replace(REQUEST, **change)) == dialect
+    assert offer.for_run(msgspec.structs.replace(REQUEST, **change)) == dialect
+
+
+@pytest.mark.parametrize(
+    ("offer", "change", "dialect"),
+    [
+        (Offer(ollama=True, openai=True, is_exo=True), {}, "openai"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"keep_alive": 5.0}, "ollama"),
+        (Offer(ollama=True, openai=True, is_exo=True), {"sampling": Sampling(temperature=2.1)}, "ollama"),
+        (Offer(ollama=True, openai=True), {}, "ollama"),
+        (Offer(ollama=False, openai=True), {"keep_alive": 5.0}, "openai"),
+    ],
+)
+def test_the_rule_for_raw_prompts(offer: Offer, change: dict[str, Any], dialect: Dialect) -> None:
+    assert offer.for_run(msgspec.structs.replace(RAW, **change)) == dialect
 
 
 @given(
@@ -100,7 +119,7 @@ def test_v1_is_only_sent_what_it_takes(
         frequency_penalty=other,
         seed=seed,
     )
-    chosen = Offer(ollama=True, openai=True, is_exo=True).for_chat(msgspec.structs.replace(REQUEST, sampling=sampling))
+    chosen = Offer(ollama=True, openai=True, is_exo=True).for_run(msgspec.structs.replace(REQUEST, sampling=sampling))
     body = {"messages": [{"role": "user", "content": "hi"}], **sampling_json(sampling)}
     try:
         msgspec.convert(body, ChatCompletionRequest)
@@ -132,16 +151,16 @@ async def test_a_server_with_openais_dialect(server: RemoteServer, dialect: str)
 async def test_a_node_of_this_project_is_asked_in_both(server: RemoteServer) -> None:
     server.speak_ollama("m")
     server.speak_openai("m", owner="exo")
-    pieces = [line({"response": "raw", "done": False}), ollama_end()]
-    server.routes |= {OPENAI: openai_chat("exact"), OLLAMA: ollama_chat("thinking")}
-    server.routes |= {"/api/generate": [NDJSON, *pieces, END], "/api/embed": [answer({"embeddings": [[1]]})]}
+    piece = event({"choices": [{"text": "raw", "finish_reason": "stop"}]})
+    server.routes |= {OPENAI: openai_chat("exact"), OLLAMA: ollama_chat("kept")}
+    server.routes |= {"/v1/completions": [EVENTS, piece, usage(), END], "/api/embed": [answer({"embeddings": [[1]]})]}
     async with engine_for(server) as engine:
         assert await text_of(engine) == "exact"
-        assert await text_of(engine, msgspec.structs.replace(REQUEST, think=True)) == "thinking"
-        deltas = await collect(engine.complete(CompletionRequest(model="m", prompt="p")))
+        assert await text_of(engine, msgspec.structs.replace(REQUEST, keep_alive=5.0)) == "kept"
+        deltas = await collect(engine.complete(RAW))
         assert [delta.text for delta in deltas] == ["", "raw", ""]
         assert (await engine.embed(EmbeddingRequest(model="m", inputs=("a",)))).vectors == ((1.0,),)
-    assert server.paths() == ["/api/version", "/v1/models", OPENAI, OLLAMA, "/api/generate", "/api/embed"]
+    assert server.paths() == ["/api/version", "/v1/models", OPENAI, OLLAMA, "/v1/completions", "/api/embed"]
 
 
 async def test_a_server_with_openais_dialect_only_does_the_rest(server: RemoteServer) -> None:
@@ -150,7 +169,7 @@ async def test_a_server_with_openais_dialect_only_does_the_rest(server: RemoteSe
     server.routes["/v1/completions"] = [EVENTS, piece, usage(), END]
     server.routes["/v1/embeddings"] = [answer({"data": [{"embedding": [1]}]})]
     async with engine_for(server) as engine:
-        deltas = await collect(engine.complete(CompletionRequest(model="m", prompt="p")))
+        deltas = await collect(engine.complete(RAW))
         assert [delta.text for delta in deltas] == ["", "raw", ""]
         assert (await engine.embed(EmbeddingRequest(model="m", inputs=("a",)))).vectors == ((1.0,),)
         asked = server.paths()

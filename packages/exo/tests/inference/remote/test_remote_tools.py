@@ -34,9 +34,11 @@ TIME = Tool(name="time")
 CALLING = msgspec.structs.replace(REQUEST, tools=(WEATHER, TIME))
 MUST = msgspec.structs.replace(CALLING, tool_choice=ToolChoice(mode="required"))
 MUST_TIME = msgspec.structs.replace(CALLING, tool_choice=ToolChoice(mode="required", name="time"))
+NOTHING: dict[str, Any] = {"type": "object", "properties": {}}
+"""Parameters of which nothing is known."""
 WIRE_TOOLS = [
     {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": {"type": "object"}}},
-    {"type": "function", "function": {"name": "time"}},
+    {"type": "function", "function": {"name": "time", "description": "", "parameters": NOTHING}},
 ]
 PARIS = '{"city":"Paris"}'
 
@@ -214,12 +216,31 @@ async def test_what_ollamas_dialect_has_no_words_for_is_refused(
 
 async def test_a_call_that_must_be_made_takes_openais_dialect_where_there_is_one(server: RemoteServer) -> None:
     server.speak_ollama("m")
-    server.speak_openai("m", owner="library")
+    server.speak_openai("m", owner="vllm")
     server.routes |= {OPENAI: openai_chat("x"), OLLAMA: ollama_chat("x")}
     async with engine_for(server) as engine:
         for request in (CALLING, MUST, msgspec.structs.replace(MUST, tools=())):
             await collect(engine.chat(request))
     assert server.paths()[2:] == [OLLAMA, OPENAI, OLLAMA]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"tools": (WEATHER,), "tool_choice": ToolChoice(mode="required")}, "tool_choice"),
+        ({"tools": (WEATHER,), "tool_choice": ToolChoice(mode="required", name="weather")}, "tool_choice"),
+        ({"think_budget": 5}, "thinking_budget_tokens"),
+    ],
+)
+async def test_what_an_ollama_would_ignore_is_refused(server: RemoteServer, change: dict[str, Any], param: str) -> None:
+    server.speak_ollama("m", "own")
+    owned = [{"id": "own", "owned_by": "somebody"}, {"id": "m", "owned_by": "library"}]
+    server.routes |= {"/v1/models": [answer({"data": owned})], OPENAI: openai_chat("x"), OLLAMA: ollama_chat("x")}
+    async with engine_for(server) as engine:
+        with pytest.raises(UnsupportedParameter) as caught:
+            await collect(engine.chat(msgspec.structs.replace(REQUEST, **change)))
+        assert caught.value.param == param
+    assert {OPENAI, OLLAMA}.isdisjoint(server.paths())
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -34,7 +34,7 @@ STOP_REASONS: Mapping[FinishReason, StopReason] = {
     "length": "max_tokens",
     "tool_calls": "tool_use",
 }
-"""`stop_sequence` is never given: no engine tells whether the model or a stop string has ended the answer."""
+_NO_CALL = ToolCallDelta(index=0)
 _NO_INPUT = msgspec.Raw(b"{}")
 _SIGNATURE = ""
 """Nothing here signs reasoning, and nothing asks for a signature when it comes back."""
@@ -48,10 +48,29 @@ class Piece:
     kind: BlockKind
     text: str
     number: int = 0
-    call: ToolCallDelta = field(default_factory=lambda: ToolCallDelta(index=0))
+    call: ToolCallDelta = _NO_CALL
 
     def continues(self, last: Piece | None) -> bool:
         return last is not None and (last.kind, last.number) == (self.kind, self.number)
+
+
+class Ending(NamedTuple):
+    """`sequence` is the stop sequence that has ended the answer, where that is known."""
+
+    reason: StopReason
+    sequence: str | None = None
+
+
+_ENDED = Ending("end_turn")
+
+
+def ending(delta: Delta) -> Ending | None:
+    """How the answer ends, None while it does not."""
+    if delta.finish_reason is None:
+        return None
+    if delta.finish_reason == "stop" and delta.stop is not None:
+        return Ending("stop_sequence", delta.stop)
+    return Ending(STOP_REASONS[delta.finish_reason])
 
 
 def pieces_of(delta: Delta, thinking: Thinking) -> Iterator[Piece]:
@@ -82,10 +101,10 @@ class MessageCollector:
         self._request_id = request_id
         self._thinking = thinking
         self._blocks: list[tuple[Piece, list[str]]] = []
-        self._finish: FinishReason = "stop"
+        self._end = _ENDED
 
     def add(self, delta: Delta) -> None:
-        self._finish = delta.finish_reason or self._finish
+        self._end = ending(delta) or self._end
         for piece in pieces_of(delta, self._thinking):
             if not self._blocks or not piece.continues(self._blocks[-1][0]):
                 self._blocks.append((piece, []))
@@ -97,7 +116,8 @@ class MessageCollector:
                 id=new_id(),
                 model=self._model,
                 content=[_block(first, "".join(texts)) for first, texts in self._blocks],
-                stop_reason=STOP_REASONS[self._finish],
+                stop_reason=self._end.reason,
+                stop_sequence=self._end.sequence,
                 usage=usage_out(answer.usage),
             )
         )
@@ -115,18 +135,18 @@ class EventWriter:
         self._model = model
         self._request_id = request_id
         self._thinking = thinking
-        self._finish: FinishReason = "stop"
+        self._end = _ENDED
         self._open: Piece | None = None
         self._index = -1
         self._head = self._tail = b""
 
     def first(self) -> bytes:
         message = AnthropicAnswer(id=new_id(), model=self._model, content=[], usage=usage_out(Usage()))
-        return _event(AnthropicEvent(type="message_start", message=message))
+        return _event(AnthropicEvent(type="message_start", message=message)) + _event(AnthropicEvent(type="ping"))
 
     def delta(self, delta: Delta) -> bytes:
         """The events of one delta; may be empty."""
-        self._finish = delta.finish_reason or self._finish
+        self._end = ending(delta) or self._end
         events = b""
         for piece in pieces_of(delta, self._thinking):
             if not piece.continues(self._open):
@@ -136,7 +156,7 @@ class EventWriter:
         return events
 
     def last(self, answer: Answer) -> bytes:
-        end = AnthropicDelta(stop_reason=STOP_REASONS[self._finish], stop_sequence=None)
+        end = AnthropicDelta(stop_reason=self._end.reason, stop_sequence=self._end.sequence)
         return (
             self._close()
             + _event(AnthropicEvent(type="message_delta", delta=end, usage=usage_out(answer.usage)))

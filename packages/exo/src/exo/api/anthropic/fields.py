@@ -28,7 +28,10 @@ COUNT_TOKENS: Fields = {
 MESSAGES: Fields = {
     **COUNT_TOKENS,
     "max_tokens": Handling("honoured", "At least 1; reasoning counts."),
-    "stop_sequences": Handling("honoured", "Up to 64; empty ones have no effect. The stop reason is end_turn."),
+    "stop_sequences": Handling(
+        "honoured",
+        "Up to 64; empty ones have no effect. The one that ended an answer is told where the engine knows it.",
+    ),
     "temperature": HONOURED,
     "top_p": HONOURED,
     "top_k": Handling("honoured", "0 is off."),

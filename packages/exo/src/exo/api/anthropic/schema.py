@@ -246,6 +246,7 @@ class AnthropicEvent(msgspec.Struct, kw_only=True):
 
     type: Literal[
         "message_start",
+        "ping",
         "content_block_start",
         "content_block_delta",
         "content_block_stop",

@@ -44,8 +44,7 @@ class OllamaLibrary:
             Route("/api/create", Endpoint(self.create), methods=["POST"]),
             Route("/api/copy", Endpoint(self.copy), methods=["POST"]),
             Route("/api/delete", Endpoint(self.delete), methods=["DELETE"]),
-            Route("/api/blobs/{digest}", Endpoint(self.find_blob), methods=["HEAD"]),
-            Route("/api/blobs/{digest}", Endpoint(self.take_blob), methods=["POST"]),
+            Route("/api/blobs/{digest}", Endpoint(self.blob), methods=["HEAD", "POST"]),
         ]
 
     async def pull(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,10 +99,9 @@ class OllamaLibrary:
     async def push(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         raise UnsupportedParameter("Models are not pushed from here; upload the model's folder to the hub yourself.")
 
-    async def find_blob(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        raise NotFound("This node keeps no blobs.")
-
-    async def take_blob(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+    async def blob(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
+        if scope["method"] == "HEAD":
+            raise NotFound("This node keeps no blobs.")
         raise UnsupportedParameter(
             "Files are not uploaded to this node; put the model's folder into its store, or pull the model."
         )

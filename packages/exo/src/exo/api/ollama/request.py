@@ -111,7 +111,7 @@ class _Calls:
             ToolCall(
                 id=call.id or f"call_{number}_{place}",
                 name=call.function.name,
-                arguments=msgspec.json.encode(call.function.arguments).decode(),
+                arguments=msgspec.json.encode(call.function.arguments or {}).decode(),
             )
             for place, call in enumerate(message.tool_calls or ())
         )

@@ -60,7 +60,7 @@ class Options(msgspec.Struct, kw_only=True):
 
 class OllamaFunction(msgspec.Struct):
     name: str
-    arguments: Mapping[str, Any] = {}
+    arguments: Mapping[str, Any] | None = None
 
 
 class OllamaToolCall(msgspec.Struct):
@@ -99,7 +99,7 @@ class _Generation(msgspec.Struct, kw_only=True):
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: Options | None = None
     keep_alive: Duration | None = None
-    think: bool | Literal["low", "medium", "high"] | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
     truncate: bool | None = None
     shift: bool | None = None
     logprobs: bool | None = None

@@ -23,12 +23,13 @@ from exo.api.openai.answer_schema import (
     DeltaOut,
     FunctionDelta,
     MessageOut,
+    TextCompletion,
     ToolCallDeltaOut,
     ToolCallOut,
 )
 from exo.api.openai.choices import ChoicesCollector, ChoicesWriter
 from exo.api.openai.counts import timings_out, usage_out
-from exo.api.openai.logprobs import chat_logprobs
+from exo.api.openai.logprobs import chat_logprobs, of_text
 from exo.inference import Answer
 from exo.types import Delta, ExoError, FinishReason, TokenLogprob, ToolCallDelta
 
@@ -47,6 +48,16 @@ def event(body: object) -> bytes:
 
 def error_body(error: ExoError) -> bytes:
     return encode(openai_error(error))
+
+
+def last_events(chunk: ChatCompletionChunk | TextCompletion, answer: Answer) -> bytes:
+    """The end of a stream: the usage in a chunk of its own, if it was asked for, and the end mark."""
+    if chunk.usage is UNSET:
+        return DONE
+    chunk.choices = []
+    chunk.usage = usage_out(answer.usage)
+    chunk.timings = timings_out(answer)
+    return event(chunk) + DONE
 
 
 def collector(model: str, *, count: int) -> WholeWriter:
@@ -91,7 +102,8 @@ class Collector:
     def add(self, delta: Delta) -> None:
         self._text.append(delta.text)
         self._reasoning.append(delta.reasoning)
-        self._logprobs.extend(delta.logprobs)
+        if delta.logprobs:
+            self._logprobs.extend(of_text(delta))
         for piece in delta.tool_calls:
             call = self._calls.setdefault(piece.index, ToolCallOut(id="", function=CalledFunction("", "")))
             call.id = piece.id or call.id
@@ -155,22 +167,18 @@ class ChunkWriter:
         return b"".join(self._events(delta))
 
     def last(self, answer: Answer) -> bytes:
-        if self._chunk.usage is UNSET:
-            return DONE
-        self._chunk.choices = []
-        self._chunk.usage = usage_out(answer.usage)
-        self._chunk.timings = timings_out(answer)
-        return event(self._chunk) + DONE
+        return last_events(self._chunk, answer)
 
     def error(self, error: ExoError) -> bytes:
         """The event that ends a stream which cannot be completed; [DONE] does not follow it."""
         return event(openai_error(error))
 
     def _events(self, delta: Delta) -> Iterator[bytes]:
+        logprobs = of_text(delta)
         if delta.reasoning:
             yield self._event(DeltaOut(reasoning_content=delta.reasoning))
-        if delta.text or delta.logprobs:
-            yield self._event(DeltaOut(content=delta.text), logprobs=delta.logprobs)
+        if delta.text or logprobs:
+            yield self._event(DeltaOut(content=delta.text), logprobs=logprobs)
         if delta.tool_calls:
             yield self._event(DeltaOut(tool_calls=[_piece(piece) for piece in delta.tool_calls]))
         if delta.finish_reason is not None:

@@ -9,7 +9,8 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from exo.api.answering import EVENT_STREAM, StreamWriter
 from exo.inference import Answer
-from exo.types import Delta, ExoError, Timings, Usage
+from exo.inference.caller import current_caller
+from exo.types import Delta, ExoError, InvalidRequest, Timings, Usage
 
 Ask = Callable[[], Awaitable[Answer]]
 ChoiceT = TypeVar("ChoiceT")
@@ -19,8 +20,20 @@ _AHEAD = 16
 
 
 def joined(asks: Sequence[Ask], *, for_each_prompt: int) -> Ask:
-    """What asks for all of them at the same time; a single one is left as it is. Arguments as for Choices."""
-    return asks[0] if len(asks) == 1 else Choices(asks, for_each_prompt=for_each_prompt).begin
+    """What asks for all of them at the same time; a single one is left as it is. Arguments as for Choices.
+
+    Raises InvalidRequest for more than the caller may ever have at the same time.
+    """
+    if len(asks) == 1:
+        return asks[0]
+    caller = current_caller()
+    if caller.requests is not None and len(asks) > caller.requests:
+        raise InvalidRequest(
+            f"This request is for {len(asks)} answers, of which the key {caller.name!r} may have {caller.requests} at "
+            "once. Ask for fewer.",
+            param="n",
+        )
+    return Choices(asks, for_each_prompt=for_each_prompt).begin
 
 
 class ChoiceDelta(Delta, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from exo.api.answering import EVENT_STREAM, StreamWriter, WholeWriter
 from exo.api.errors import openai_error
 from exo.api.fields import refuse_unsupported
-from exo.api.openai.answer import DONE, FINGERPRINT, encode, error_body, event, new_id
+from exo.api.openai.answer import FINGERPRINT, encode, error_body, event, last_events, new_id
 from exo.api.openai.answer_schema import TextChoiceOut, TextCompletion
 from exo.api.openai.choices import ChoicesCollector, ChoicesWriter
 from exo.api.openai.counts import timings_out, usage_out
@@ -160,12 +160,7 @@ class TextWriter:
         return b""
 
     def last(self, answer: Answer) -> bytes:
-        if self._piece.usage is UNSET:
-            return DONE
-        self._piece.choices = []
-        self._piece.usage = usage_out(answer.usage)
-        self._piece.timings = timings_out(answer)
-        return event(self._piece) + DONE
+        return last_events(self._piece, answer)
 
     def error(self, error: ExoError) -> bytes:
         """The event that ends a stream which cannot be completed; [DONE] does not follow it."""

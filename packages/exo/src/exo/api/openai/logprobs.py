@@ -6,14 +6,29 @@ import codecs
 from collections.abc import Sequence
 
 from exo.api.openai.answer_schema import ChanceOut, ChoiceLogprobs, LogprobOut, TextLogprobs
-from exo.types import TokenChance, TokenLogprob
+from exo.types import Delta, TokenChance, TokenLogprob
 
 LEAST = -9999.0
 """OpenAI's value for a probability that is as good as none; JSON has no infinity."""
 
 
+def of_text(delta: Delta) -> Sequence[TokenLogprob]:
+    """The probabilities of what belongs to the text of a chat's answer: not those of reasoning and of calls."""
+    return delta.logprobs if delta.text or not (delta.reasoning or delta.tool_calls) else ()
+
+
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChoiceLogprobs:
-    return ChoiceLogprobs(content=[_token(token) for token in tokens])
+    return ChoiceLogprobs(content=[logprob_out(token) for token in tokens])
+
+
+def logprob_out(token: TokenLogprob) -> LogprobOut:
+    chosen = _chance(token.chosen)
+    return LogprobOut(
+        token=chosen.token,
+        logprob=chosen.logprob,
+        bytes=chosen.bytes,
+        top_logprobs=[_chance(other) for other in token.top],
+    )
 
 
 class TextLogprobsWriter:
@@ -36,17 +51,8 @@ class TextLogprobsWriter:
         return made
 
 
-def _token(token: TokenLogprob) -> LogprobOut:
-    chosen = token.chosen
-    return LogprobOut(
-        token=_name(chosen),
-        logprob=_finite(chosen.logprob),
-        bytes=list(_bytes(chosen)),
-        top_logprobs=[
-            ChanceOut(token=_name(other), logprob=_finite(other.logprob), bytes=list(_bytes(other)))
-            for other in token.top
-        ],
-    )
+def _chance(chance: TokenChance) -> ChanceOut:
+    return ChanceOut(token=_name(chance), logprob=_finite(chance.logprob), bytes=list(_bytes(chance)))
 
 
 def _name(chance: TokenChance) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exo.api.fields import refuse_unsupported
 from exo.api.openai.fields import CHAT
 from exo.api.openai.schema import ChatCompletionRequest, ChatMessage, RefusalPart, TextPart
-from exo.api.openai.shared import limits_of, sampling_of
+from exo.api.openai.shared import WITHOUT_REASONING, limits_of, sampling_of
 from exo.api.openai.tools import tools_of
 from exo.types import (
     AnswerFormat,
@@ -17,7 +17,6 @@ from exo.types import (
     UnsupportedParameter,
 )
 
-WITHOUT_REASONING = frozenset({"none", "minimal"})
 _SWITCH = "enable_thinking"
 
 

@@ -168,7 +168,6 @@ class ChatCompletionRequest(RunFields, kw_only=True):
     web_search_options: Any = None
     moderation: Any = None
     store: Any = None
-    verbosity: Any = None
 
 
 class CompletionRequestIn(RunFields, kw_only=True):

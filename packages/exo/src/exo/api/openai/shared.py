@@ -20,6 +20,8 @@ from exo.types import (
 )
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
+WITHOUT_REASONING = frozenset({"none", "minimal"})
+"""The efforts that switch reasoning off; all others switch it on."""
 
 
 def sampling_of(wire: RunFields) -> Sampling:

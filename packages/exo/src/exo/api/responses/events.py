@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from exo.api.responses.schema import OutputItem, OutputTextPart, ReasoningTextPart, TextLogprob
+from exo.api.openai.answer_schema import LogprobOut
+from exo.api.responses.schema import OutputItem, OutputTextPart, ReasoningTextPart
 
 
 class ResponseEvent(msgspec.Struct, kw_only=True):
@@ -48,7 +49,7 @@ class TextDeltaEvent(PieceEvent, kw_only=True):
 
     content_index: int = 0
     delta: str
-    logprobs: Sequence[TextLogprob]
+    logprobs: Sequence[LogprobOut]
 
 
 class TextDoneEvent(PieceEvent, kw_only=True):
@@ -56,7 +57,7 @@ class TextDoneEvent(PieceEvent, kw_only=True):
 
     content_index: int = 0
     text: str
-    logprobs: Sequence[TextLogprob]
+    logprobs: Sequence[LogprobOut]
 
 
 class ReasoningDeltaEvent(PieceEvent, kw_only=True):

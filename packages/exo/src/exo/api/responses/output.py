@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
+from exo.api.openai.answer_schema import LogprobOut
+from exo.api.openai.logprobs import logprob_out, of_text
 from exo.api.responses.events import (
     ArgumentsDeltaEvent,
     ArgumentsDoneEvent,
@@ -26,13 +27,8 @@ from exo.api.responses.schema import (
     ReasoningItem,
     ReasoningTextPart,
     Status,
-    TextLogprob,
-    TopLogprob,
 )
-from exo.types import Delta, Message, TokenChance, TokenLogprob, ToolCall, ToolCallDelta
-
-_LEAST_LOGPROB = -9999.0
-"""OpenAI's value for what is as good as impossible; JSON has no infinity."""
+from exo.types import Delta, Message, ToolCall, ToolCallDelta
 
 
 class Output:
@@ -41,7 +37,7 @@ class Output:
     def __init__(self) -> None:
         self.items: list[OutputItem] = []
         self._open: _OpenItem | None = None
-        self._logprobs: list[TextLogprob] = []
+        self._logprobs: list[LogprobOut] = []
 
     def add(self, delta: Delta) -> list[ResponseEvent]:
         """Take a delta. What it brings in one is told in the order reasoning, text, calls."""
@@ -52,9 +48,8 @@ class Output:
                 reasoning = _OpenReasoning(self._close("completed", events))
                 self._begin(reasoning, events)
             events.append(reasoning.add(delta.reasoning))
-        elif not delta.tool_calls:
-            # Those of a token whose bytes are only a part of a character wait for the text of it.
-            self._logprobs += map(_logprob, delta.logprobs)
+        if delta.logprobs:  # those of a token whose bytes are only a part of a character wait for the text of it
+            self._logprobs += map(logprob_out, of_text(delta))
         if delta.text:
             events += self._text(delta.text)
         for call in delta.tool_calls:
@@ -157,13 +152,13 @@ class _OpenMessage:
         self._place = place
         self._id = _new_id("msg")
         self._pieces: list[str] = []
-        self._logprobs: list[TextLogprob] = []
+        self._logprobs: list[LogprobOut] = []
 
     def begin(self) -> Iterable[ResponseEvent]:
         item = MessageItem(id=self._id, status="in_progress", content=())
         return _added(item, OutputTextPart(text=""), self._place)
 
-    def add(self, text: str, logprobs: list[TextLogprob]) -> ResponseEvent:
+    def add(self, text: str, logprobs: list[LogprobOut]) -> ResponseEvent:
         self._pieces.append(text)
         self._logprobs += logprobs
         return TextDeltaEvent(
@@ -243,16 +238,6 @@ def _added(
 
 def _part_done(item_id: str, part: OutputTextPart | ReasoningTextPart, place: int) -> ResponseEvent:
     return PartEvent(type="response.content_part.done", item_id=item_id, output_index=place, part=part)
-
-
-def _logprob(token: TokenLogprob) -> TextLogprob:
-    chosen = _chance(token.chosen)
-    return TextLogprob(chosen.token, chosen.bytes, chosen.logprob, [_chance(chance) for chance in token.top])
-
-
-def _chance(chance: TokenChance) -> TopLogprob:
-    logprob = chance.logprob if math.isfinite(chance.logprob) else _LEAST_LOGPROB
-    return TopLogprob(chance.text, list(chance.raw or chance.text.encode()), logprob)
 
 
 def _new_id(prefix: str) -> str:

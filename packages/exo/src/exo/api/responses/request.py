@@ -6,9 +6,8 @@ import time
 import uuid
 from collections.abc import Sequence
 
-import msgspec
-
 from exo.api.fields import refuse_unsupported
+from exo.api.openai.shared import WITHOUT_REASONING
 from exo.api.responses.fields import RESPONSES
 from exo.api.responses.schema import (
     InputItem,
@@ -37,9 +36,6 @@ FIELD_NAMES = {
 }
 """What this API calls the fields that refusals of the service and of engines name."""
 _LOGPROBS = "message.output_text.logprobs"
-_NO_REASONING = frozenset({"none", "minimal"})
-_FURTHER_LEVELS = 64
-"""More than the calls between the place where a request is read and those where its response is written."""
 
 
 def input_items(wire: ResponsesRequest) -> Sequence[InputItem]:
@@ -80,7 +76,7 @@ def response_of(wire: ResponsesRequest, *, model: str) -> ResponseObject:
     """
     text = wire.text or ResponseTextConfig()
     choice = wire.tool_choice
-    response = ResponseObject(
+    return ResponseObject(
         id=f"resp_{uuid.uuid4().hex}",
         created_at=int(time.time()),
         model=model,
@@ -102,25 +98,12 @@ def response_of(wire: ResponsesRequest, *, model: str) -> ResponseObject:
         safety_identifier=wire.safety_identifier,
         prompt_cache_key=wire.prompt_cache_key,
     )
-    _refuse_if_too_deep(response)
-    return response
-
-
-def _refuse_if_too_deep(response: ResponseObject) -> None:
-    """Schemas of tools and formats have any depth, and the levels that can be written depend on those of the stack."""
-    deeper: object = response
-    for _ in range(_FURTHER_LEVELS):
-        deeper = [deeper]
-    try:
-        msgspec.json.encode(deeper)
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
 
 
 def _think(wire: ResponseReasoning | None) -> bool | None:
     if wire is None or wire.effort is None:
         return None
-    return wire.effort not in _NO_REASONING
+    return wire.effort not in WITHOUT_REASONING
 
 
 def _format(wire: ResponseTextConfig | None) -> AnswerFormat | None:

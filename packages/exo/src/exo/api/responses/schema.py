@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from exo.api.openai.answer_schema import LogprobOut
+
 MAX_TOKENS = 2**31 - 1
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -138,23 +140,10 @@ class ItemsQuery(msgspec.Struct):
     after: str | None = None
 
 
-class TopLogprob(msgspec.Struct):
-    token: str
-    bytes: Sequence[int]
-    logprob: float
-
-
-class TextLogprob(msgspec.Struct):
-    token: str
-    bytes: Sequence[int]
-    logprob: float
-    top_logprobs: list[TopLogprob]
-
-
 class OutputTextPart(msgspec.Struct, kw_only=True, tag_field="type", tag="output_text"):
     text: str
     annotations: Sequence[str] = ()
-    logprobs: Sequence[TextLogprob] = ()
+    logprobs: Sequence[LogprobOut] = ()
 
 
 class InputTextPart(msgspec.Struct, tag_field="type", tag="input_text"):

@@ -67,62 +67,94 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Responses by the name of the API key that they belong to and by their id; the least recently used go first."""
+    """Responses by the name of the API key that they belong to and by their id.
+
+    Where there is no room for another one, the key that has the most gives up the one that it has not used for longest:
+    so no key drives out the responses of one that has less.
+    """
 
     def __init__(self, *, most: int = MOST_RESPONSES, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._stored: OrderedDict[tuple[str, str], StoredResponse] = OrderedDict()
-        self._size = 0
+        self._shelves: dict[str, _Shelf] = {}
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return sum(map(len, self._shelves.values()))
 
     @property
     def size(self) -> int:
         """What all responses and their conversations take, in bytes."""
-        return self._size
+        return sum(shelf.size for shelf in self._shelves.values())
 
     def find(self, key: str, response_id: str) -> StoredResponse | None:
         """The response, from now on the most recently used one."""
-        found = self._stored.get((key, response_id))
-        if found is not None:
-            self._stored.move_to_end((key, response_id))
-        return found
+        shelf = self._shelves.get(key)
+        return shelf.find(response_id) if shelf else None
 
     def keep(self, key: str, response: StoredResponse) -> None:
         """Store a response. One whose conversation alone is larger than the store is left out, not all others."""
         if response.size + sum(turn.size for turn in response.turn.back()) > self._most_bytes:
             return
-        self._stored[key, response.id] = response
-        self._size += response.size
-        self._hold(response.turn)
-        while len(self._stored) > self._most or self._size > self._most_bytes:
-            self.remove(*next(iter(self._stored)))
+        self._shelves.setdefault(key, _Shelf()).add(response)
+        while len(self) > self._most:
+            self._drop_from(max(self._shelves, key=lambda key: len(self._shelves[key])))
+        while self.size > self._most_bytes:
+            self._drop_from(max(self._shelves, key=lambda key: self._shelves[key].size))
 
     def remove(self, key: str, response_id: str) -> bool:
         """Whether there was such a response."""
-        removed = self._stored.pop((key, response_id), None)
-        if removed is None:
+        shelf = self._shelves.get(key)
+        if shelf is None or not shelf.remove(response_id):
             return False
-        self._size -= removed.size
-        self._release(removed.turn)
+        if not len(shelf):
+            del self._shelves[key]
         return True
 
-    def _hold(self, latest: Turn) -> None:
-        """A turn that comes into the store, new or for a second time, brings those before it."""
-        for turn in latest.back():
+    def _drop_from(self, key: str) -> None:
+        self.remove(key, self._shelves[key].oldest)
+
+
+class _Shelf:
+    """The responses of one key, the most recently used one last. `size` is what they and their turns take, in bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._stored: OrderedDict[str, StoredResponse] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    @property
+    def oldest(self) -> str:
+        """The id of the least recently used one; there has to be one."""
+        return next(iter(self._stored))
+
+    def find(self, response_id: str) -> StoredResponse | None:
+        found = self._stored.get(response_id)
+        if found is not None:
+            self._stored.move_to_end(response_id)
+        return found
+
+    def add(self, response: StoredResponse) -> None:
+        self._stored[response.id] = response
+        self.size += response.size
+        for turn in response.turn.back():  # a turn that comes into the store brings those before it
             turn.holders += 1
             if turn.holders > 1:
                 return
-            self._size += turn.size
+            self.size += turn.size
 
-    def _release(self, latest: Turn) -> None:
-        for turn in latest.back():
+    def remove(self, response_id: str) -> bool:
+        removed = self._stored.pop(response_id, None)
+        if removed is None:
+            return False
+        self.size -= removed.size
+        for turn in removed.turn.back():
             turn.holders -= 1
             if turn.holders:
-                return
-            self._size -= turn.size
+                break
+            self.size -= turn.size
+        return True
 
 
 def memory_of(values: Sequence[object]) -> int:

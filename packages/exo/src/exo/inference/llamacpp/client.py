@@ -9,27 +9,14 @@ from typing import Any, NoReturn
 import httpx2
 import msgspec
 
-from exo.inference.openai_wire import (
-    Chunk,
-    ToolCallReader,
-    WireTimings,
-    format_json,
-    limits_json,
-    logprobs_json,
-    logprobs_of,
-    messages_json,
-    sampling_json,
-    timings_of,
-    tools_json,
-    usage_of,
-)
+from exo.inference.openai_request import chat_json, completion_json
+from exo.inference.openai_wire import AnswerReader, Chunk
 from exo.types import (
     ChatRequest,
     CompletionRequest,
     ContextOverflow,
     Delta,
     ExoError,
-    FinishReason,
     InvalidRequest,
     RunFailed,
 )
@@ -87,28 +74,15 @@ class LlamaClient:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding."""
-        body: dict[str, Any] = {"messages": messages_json(request.messages)}
-        body |= sampling_json(request.sampling) | limits_json(request.limits) | _tools_json(request)
-        if request.format is not None:
-            body["response_format"] = format_json(request.format)
-        if request.logprobs is not None:
-            body |= logprobs_json(request.logprobs)
-        if request.think is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": request.think}
-        if request.think_budget is not None:
-            body["thinking_budget_tokens"] = request.think_budget
-        stream = self._stream("/v1/chat/completions", body, others=request.logprobs or 0)
-        async with contextlib.aclosing(stream) as deltas:
+        body = chat_json(request, of_llama_cpp=True)
+        async with contextlib.aclosing(self._stream("/v1/chat/completions", body, request.logprobs)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
-        body = {"prompt": request.prompt, **sampling_json(request.sampling), **limits_json(request.limits)}
-        if request.logprobs is not None:
-            body["logprobs"] = max(1, request.logprobs)
-        stream = self._stream("/v1/completions", body, others=request.logprobs or 0)
-        async with contextlib.aclosing(stream) as deltas:
+        body = completion_json(request)
+        async with contextlib.aclosing(self._stream("/v1/completions", body, request.logprobs)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -129,9 +103,7 @@ class LlamaClient:
 
     async def render(self, request: ChatRequest) -> str:
         """The prompt that the model's own chat template makes of the messages."""
-        body = {"messages": messages_json(request.messages), **_tools_json(request)}
-        if request.think is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": request.think}
+        body = chat_json(request, of_llama_cpp=True)
         return str(msgspec.json.decode(await self._send("POST", "/apply-template", body))["prompt"])
 
     async def close(self) -> None:
@@ -143,40 +115,25 @@ class LlamaClient:
             _refuse(response.status_code, response.content)
         return response.content
 
-    async def _stream(self, path: str, body: dict[str, Any], *, others: int) -> AsyncGenerator[Delta, None]:
-        content = msgspec.json.encode({**body, "stream": True, "stream_options": {"include_usage": True}})
+    async def _stream(self, path: str, body: dict[str, Any], logprobs: int | None) -> AsyncGenerator[Delta, None]:
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        if "stop" in body:
+            body["verbose"] = True  # for the one that has ended the answer
+        content = msgspec.json.encode(body)
         async with self._http.stream("POST", path, content=content) as response:
             if response.status_code != httpx2.codes.OK:
                 _refuse(response.status_code, await response.aread())
-            finish: FinishReason | None = None
-            calls = ToolCallReader()
+            answer = AnswerReader(logprobs)
             async with contextlib.aclosing(_events(response)) as lines:
                 async for line in lines:
                     if line.startswith((b"error: ", _DATA + b'{"error"')):
                         _refuse(_SERVER_ERROR, line.partition(b" ")[2])
-                    chunk = _decode_chunk(line)
-                    for choice in chunk.choices or ():
-                        finish = choice.finish or finish
-                        text, reasoning = choice.said
-                        called = calls.read(choice)
-                        if text or reasoning or called:
-                            chances = logprobs_of(choice, others)
-                            yield Delta(text=text, reasoning=reasoning, tool_calls=called, logprobs=chances)
-                    if chunk.usage is not None:
-                        timings = timings_of(chunk.timings or WireTimings())
-                        yield Delta(finish_reason=finish or "stop", usage=usage_of(chunk.usage), timings=timings)
+                    for delta in answer.read(_decode_chunk(line)):
+                        yield delta
+                    if answer.usage is not None:
+                        yield answer.last()
                         return
         raise RunFailed("llama.cpp ended the answer without a result. Send the request again.")
-
-
-def _tools_json(request: ChatRequest) -> dict[str, Any]:
-    if not request.tools:
-        return {}
-    return {
-        "tools": tools_json(request.tools),
-        "tool_choice": request.tool_choice.mode,
-        "parallel_tool_calls": request.parallel_tool_calls,
-    }
 
 
 def _decode_chunk(line: bytes) -> Chunk:

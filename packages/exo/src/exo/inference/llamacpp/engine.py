@@ -19,9 +19,11 @@ from exo.inference.engine import (
     EngineHealth,
     InferenceEngine,
     ResidentModel,
+    abilities,
     describe_card,
 )
-from exo.inference.llamacpp.loaded import LoadedModel, WorkerSettings
+from exo.inference.llamacpp.gguf import facts_of
+from exo.inference.llamacpp.loaded import REASONS, LoadedModel, WorkerSettings
 from exo.inference.llamacpp.modelfile import completed_chat, completed_prompt, modelfile_of
 from exo.inference.pool import ModelPool
 from exo.models import (
@@ -182,7 +184,18 @@ class LlamaCppEngine(InferenceEngine):
         stored = self.context.store.find(model, SUFFIX)
         if stored is None:
             return describe_card(ModelCard(id=model))
-        known = describe_stored(describe_card(self._card(stored), tools=True), stored)
+        card, facts = self._card(stored), facts_of(stored)
+        known = msgspec.structs.replace(
+            describe_stored(describe_card(card), stored),
+            family=card.family or facts.architecture,
+            template=facts.template,
+            embedding_length=facts.embedding_length,
+            capabilities=abilities(
+                thinks=card.thinking is not None or REASONS in facts.template,
+                tools=True,
+                embeds=card.pooling is not None or facts.pools,
+            ),
+        )
         with contextlib.suppress(StoreError):  # the load will tell
             known = with_modelfile(known, stored)
         context = known.parameters.get("num_ctx") or self._settings.context

@@ -15,9 +15,8 @@ from pathlib import Path
 import httpx2
 import msgspec
 
-from exo.chat import with_tools_in_prompt
 from exo.inference.llamacpp.client import LlamaClient, Properties
-from exo.inference.llamacpp.tools import Chat, chat_with_tools
+from exo.inference.llamacpp.tools import Chat, as_told, chat_with_tools
 from exo.inference.llamacpp.worker import WorkerConfig
 from exo.inference.pool import PooledModel
 from exo.inference.supervisor import WorkerProcess
@@ -38,7 +37,7 @@ _START_TIMEOUT = 600.0
 _RESTART_TIMEOUT = 120.0
 _LONGEST_TOKEN = 256
 """Characters. The longest tokens of the usual vocabularies are runs of 128 blanks."""
-_REASONS = "</think>"
+REASONS = "</think>"
 _SWITCH = "enable_thinking"
 """What stands in chat templates of models that reason, and of those that can be told not to."""
 _LONGEST_SOCKET_FOLDER = 80
@@ -151,7 +150,7 @@ class LoadedModel(PooledModel):
 
     async def can_think(self) -> bool:
         """Whether the model's chat template, or its card, knows of reasoning."""
-        return self._card.thinking is not None or _REASONS in (await self._known()).chat_template
+        return self._card.thinking is not None or REASONS in (await self._known()).chat_template
 
     async def _thinking_as_far_as_it_can(self, request: ChatRequest) -> ChatRequest:
         """Raises UnsupportedParameter if a model is to think that cannot.
@@ -162,7 +161,7 @@ class LoadedModel(PooledModel):
             return request
         if not await self.can_think():
             if request.think:
-                raise UnsupportedParameter("This model does not think; leave think out.", param="think")
+                raise UnsupportedParameter("This model does not support thinking; leave think out.", param="think")
             return msgspec.structs.replace(request, think=None, think_budget=None)
         if request.think is False and _SWITCH not in (await self._known()).chat_template:
             return msgspec.structs.replace(request, think=None, think_budget=0)
@@ -183,11 +182,12 @@ class LoadedModel(PooledModel):
 
     async def count(self, request: ChatRequest) -> int:
         self._check_chat_length(request)
-        if _has_tools(request) and not await self._knows_tools():
-            messages = with_tools_in_prompt(request.messages, request.tools, request.tool_choice)
-            request = msgspec.structs.replace(request, messages=messages, tools=())
+        if _has_tools(request):
+            request = as_told(request, knows_tools=await self._knows_tools())
+        request = await self._thinking_as_far_as_it_can(request)
         async with self._worker_died():
-            return len(await self._client.tokenize(await self._client.render(request), special=True))
+            prompt = await self._client.render(request)
+            return len(await self._client.tokenize(prompt, special=True, add_special=True))
 
     def _check_chat_length(self, request: ChatRequest) -> None:
         self._check_length(len(request.messages), sum(len(message.content) for message in request.messages))

@@ -31,20 +31,25 @@ async def chat_with_tools(chat: Chat, request: ChatRequest, *, knows_tools: bool
     `knows_tools` tells of the model's chat template. A model that has to call does not reason before.
     """
     mode, tools = request.tool_choice.mode, request.tools
-    if not knows_tools:
-        messages = with_tools_in_prompt(request.messages, tools, request.tool_choice)
-        request = msgspec.structs.replace(request, messages=messages, tools=())
-    if not tools or mode == "none":
-        answer = chat(request)
-    elif mode == "required":
-        answer = _forced(chat(_held_to_a_call(request, tools)))
-    elif knows_tools:
-        answer = chat(request)
-    else:
-        answer = _parsed(chat(request), ToolParser("hermes", tools))
+    answer = chat(as_told(request, knows_tools=knows_tools))
+    if tools and mode == "required":
+        answer = _forced(answer)
+    elif tools and mode == "auto" and not knows_tools:
+        answer = _parsed(answer, ToolParser("hermes", tools))
     async with contextlib.aclosing(answer) as deltas:
         async for delta in deltas:
             yield delta
+
+
+def as_told(request: ChatRequest, *, knows_tools: bool) -> ChatRequest:
+    """What llama.cpp is asked for such a request; `knows_tools` as above."""
+    told = request
+    if not knows_tools:
+        messages = with_tools_in_prompt(request.messages, request.tools, request.tool_choice)
+        told = msgspec.structs.replace(request, messages=messages, tools=())
+    if request.tools and request.tool_choice.mode == "required":
+        return _held_to_a_call(told, request.tools)
+    return told
 
 
 def _held_to_a_call(request: ChatRequest, tools: Sequence[Tool]) -> ChatRequest:

@@ -9,7 +9,15 @@ from typing import TypeVar
 from exo.inference.remote.ollama import OllamaClient
 from exo.inference.remote.openai import OpenAIClient
 from exo.inference.remote.settings import Dialect
-from exo.types import CapacityError, ChatRequest, ExoError, RemoteFailed, RemoteUnavailable, RunTimedOut, Sampling
+from exo.types import (
+    CapacityError,
+    ChatRequest,
+    CompletionRequest,
+    ExoError,
+    RemoteFailed,
+    RemoteUnavailable,
+    RunTimedOut,
+)
 
 T = TypeVar("T")
 
@@ -22,33 +30,43 @@ class Offer:
     openai: bool
     is_exo: bool = False
 
-    def for_chat(self, request: ChatRequest) -> Dialect:
+    def for_run(self, request: ChatRequest | CompletionRequest) -> Dialect:
         """The dialect that loses least.
 
         Ollama's has thinking, keep_alive, a format for sure, and the times of load, prefill and decode; its servers
-        ignore some sampling fields in `/v1`. OpenAI's has cached and reasoning tokens, which only a node of this
-        project is known to count: there it is taken, unless the request needs what only Ollama's has. Only OpenAI's
-        can force a call of a function or bound the reasoning; a request for that takes it wherever it is there.
+        ignore some fields in `/v1`. OpenAI's has cached and reasoning tokens, which only a node of this project is
+        known to count: there it is taken, unless the request needs what only Ollama's has. Only OpenAI's can force a
+        call of a function or bound the reasoning; a request for that takes it wherever it is there.
         """
         if not (self.ollama and self.openai):
             return self.for_the_rest
-        if request.think_budget is not None or (request.tools and request.tool_choice.mode == "required"):
+        if isinstance(request, ChatRequest) and _needs_openai(request):
             return "openai"
-        only_ollama = request.think is not None or request.keep_alive is not None or request.format is not None
-        if self.is_exo and not only_ollama and _openai_takes(request.sampling):
-            return "openai"
-        return "ollama"
+        return "openai" if self.is_exo and _exo_takes(request) else "ollama"
 
     @property
     def for_the_rest(self) -> Dialect:
-        """For raw prompts, embeddings, lists, load and unload: Ollama's can do all of it."""
+        """For embeddings, lists, load and unload: Ollama's can do all of it."""
         return "ollama" if self.ollama else "openai"
 
 
-def _openai_takes(sampling: Sampling) -> bool:
-    """Whether `/v1` of this project takes the values; its `/api` takes temperatures and penalties of 0 to 100."""
-    temperature, penalty = sampling.temperature, sampling.repeat_penalty
-    return (temperature is None or 0 <= temperature <= 2) and (penalty is None or 0 < penalty <= 10)
+def _needs_openai(request: ChatRequest) -> bool:
+    return request.think_budget is not None or bool(request.tools and request.tool_choice.mode == "required")
+
+
+def _exo_takes(request: ChatRequest | CompletionRequest) -> bool:
+    """Whether `/v1` of this project takes all of a request.
+
+    Its `/api` takes temperatures and penalties of 0 to 100, and results that name no call.
+    """
+    temperature, penalty = request.sampling.temperature, request.sampling.repeat_penalty
+    messages = request.messages if isinstance(request, ChatRequest) else ()
+    return (
+        request.keep_alive is None
+        and (temperature is None or 0 <= temperature <= 2)
+        and (penalty is None or 0 < penalty <= 10)
+        and all(message.tool_call_id for message in messages if message.role == "tool")
+    )
 
 
 async def find_offer(host: str, ollama: OllamaClient, openai: OpenAIClient) -> Offer:

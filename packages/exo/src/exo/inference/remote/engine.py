@@ -150,14 +150,14 @@ class RemoteEngine(InferenceEngine):
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         async with self._reaching() as offer:
-            client = self._ollama if offer.for_chat(request) == "ollama" else self._openai
+            client = self._ollama if offer.for_run(request) == "ollama" else self._openai
             async with contextlib.aclosing(client.chat(request)) as deltas:
                 async for delta in deltas:
                     yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         async with self._reaching() as offer:
-            client = self._ollama if offer.ollama else self._openai
+            client = self._ollama if offer.for_run(request) == "ollama" else self._openai
             async with contextlib.aclosing(client.complete(request)) as deltas:
                 async for delta in deltas:
                     yield delta

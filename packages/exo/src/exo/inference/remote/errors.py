@@ -32,6 +32,7 @@ from exo.types import (
     ModelNotFound,
     NotEnoughDisk,
     NotFound,
+    NothingToPull,
     PullError,
     QueueFull,
     RemoteFailed,
@@ -69,6 +70,7 @@ RELAYED: Mapping[str, type[ExoError]] = {
         BadModelfile,
         ModelExists,
         PullError,
+        NothingToPull,
         NotEnoughDisk,
     )
 }

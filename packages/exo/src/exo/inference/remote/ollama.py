@@ -10,17 +10,10 @@ from typing import Any
 
 import msgspec
 
+from exo.chat import tools_as_json
 from exo.inference.engine import ResidentModel
-from exo.inference.openai_wire import (
-    ToolCallPiece,
-    ToolCallReader,
-    WireChance,
-    limits_json,
-    logprobs_json,
-    sampling_json,
-    token_logprob,
-    tools_json,
-)
+from exo.inference.openai_request import limits_json, logprobs_json, sampling_json
+from exo.inference.openai_wire import ToolCallPiece, ToolCallReader, WireChance, token_logprob
 from exo.inference.remote.link import Link, Stream
 from exo.inference.remote.ollama_models import ModelTags, RunningModels, ShownModel
 from exo.inference.remote.settings import TIMEOUT, checked_url
@@ -133,7 +126,7 @@ class OllamaClient:
         _refuse(request)
         body: dict[str, Any] = {"messages": messages_json(request.messages), **_WHOLE}
         if request.tools and request.tool_choice.mode != "none":
-            body["tools"] = tools_json(request.tools)
+            body["tools"] = tools_as_json(request.tools)
         if request.format is not None:
             body["format"] = "json" if request.format.schema is None else request.format.schema
         if request.think is not None:

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from exo.inference.openai_wire import (
-    Chunk,
-    ToolCallReader,
-    WireTimings,
-    WireUsage,
-    calling_json,
-    format_json,
-    limits_json,
-    logprobs_json,
-    logprobs_of,
-    messages_json,
-    sampling_json,
-    timings_of,
-    usage_of,
-)
+from exo.inference.openai_request import chat_json, completion_json
+from exo.inference.openai_wire import AnswerReader, Chunk, WireUsage, usage_of
 from exo.inference.remote.link import Link, Stream
 from exo.inference.remote.vectors import embeddings
 from exo.models import ModelDescription
@@ -34,14 +21,11 @@ from exo.types import (
     EmbeddingRequest,
     Embeddings,
     ExoError,
-    FinishReason,
-    Limits,
-    Sampling,
     UnsupportedParameter,
 )
 
-Kind = Literal["exo", "llama.cpp", "other"]
-"""What a server is: a node of this project or rkllama, a llama-server, or anything else."""
+Kind = Literal["exo", "llama.cpp", "ollama", "other"]
+"""What a server is: a node of this project or rkllama, a llama-server, an Ollama, or anything else."""
 _OWNERS: Mapping[str, Kind] = {"exo": "exo", "llamacpp": "llama.cpp"}
 _DATA = b"data:"
 _END = b"[DONE]"
@@ -68,8 +52,10 @@ class ModelList(msgspec.Struct):
 
     @property
     def kind(self) -> Kind:
-        """What the server is, told by who owns all of its models."""
+        """What the server is, told by who owns all of its models; some of an Ollama's may be its users'."""
         owners = {model.owned_by for model in self.data}
+        if "library" in owners:
+            return "ollama"
         return _OWNERS.get(owners.pop() or "", "other") if len(owners) == 1 else "other"
 
     @property
@@ -116,30 +102,17 @@ class OpenAIClient:
         """Stream an answer; closing the generator closes the connection, which ends the run there."""
         if request.template is not None:
             raise UnsupportedParameter("Another server's models keep their own chat template.", param="template")
-        body: dict[str, Any] = {"messages": messages_json(request.messages)}
-        if request.tools:
-            body |= calling_json(request, of_llama_cpp=await self._find_kind() == "llama.cpp")
-        if request.format is not None:
-            body["response_format"] = format_json(request.format)
-        if request.think is not None:  # as llama-server and vLLM take it
-            body["chat_template_kwargs"] = {"enable_thinking": request.think}
-        if request.think_budget is not None:
-            body["thinking_budget_tokens"] = await self._think_budget(request.think_budget)
-        if request.logprobs is not None:
-            body |= logprobs_json(request.logprobs)
-        body |= _run_json(request.model, request.sampling, request.limits)
-        read = functools.partial(_deltas, logprobs=request.logprobs)
-        async with contextlib.aclosing(self._link.deltas("/v1/chat/completions", body, request.id, read)) as deltas:
+        if request.tools or request.think_budget is not None:
+            self._refuse_ignored(request, await self._find_kind())
+        body = chat_json(request, of_llama_cpp=self._kind == "llama.cpp")
+        async with contextlib.aclosing(self._run("/v1/chat/completions", body, request)) as deltas:
             async for delta in deltas:
                 yield delta
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """Stream the continuation of a raw prompt."""
-        body = {"prompt": request.prompt, **_run_json(request.model, request.sampling, request.limits)}
-        if request.logprobs is not None:
-            body["logprobs"] = max(1, request.logprobs)  # as logprobs_json does it
-        read = functools.partial(_deltas, logprobs=request.logprobs)
-        async with contextlib.aclosing(self._link.deltas("/v1/completions", body, request.id, read)) as deltas:
+        body = completion_json(request)
+        async with contextlib.aclosing(self._run("/v1/completions", body, request)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -152,15 +125,31 @@ class OpenAIClient:
         vectors = tuple(vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index))
         return embeddings(self._link.host, vectors, len(request.inputs), usage_of(answer.usage))
 
-    async def _think_budget(self, tokens: int) -> int:
-        """The bound for reasoning. Raises UnsupportedParameter for servers that would ignore it."""
-        if await self._find_kind() == "other":
+    async def _run(
+        self, path: str, body: dict[str, Any], request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[Delta, None]:
+        body |= {"model": request.model, "stream": True, "stream_options": {"include_usage": True}}
+        if request.sampling.repeat_penalty is not None:
+            body["repetition_penalty"] = request.sampling.repeat_penalty  # vLLM's name for it
+        read = functools.partial(_deltas, answer=AnswerReader(request.logprobs))
+        async with contextlib.aclosing(self._link.deltas(path, body, request.id, read)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def _refuse_ignored(self, request: ChatRequest, kind: Kind) -> None:
+        """Raises UnsupportedParameter for what servers of that kind would ignore."""
+        if request.think_budget is not None and kind in ("ollama", "other"):
             raise UnsupportedParameter(
                 f"The server at {self._link.host} is no exo, rkllama or llama-server, and others have no bound for "
                 "reasoning. Leave it out.",
                 param="thinking_budget_tokens",
             )
-        return tokens
+        if kind == "ollama" and request.tools and request.tool_choice.mode != "auto":
+            raise UnsupportedParameter(
+                f"The server at {self._link.host} is an Ollama, which lets the model choose whether it calls a "
+                "function. Leave tool_choice out.",
+                param="tool_choice",
+            )
 
     async def _find_kind(self) -> Kind:
         """What the server is. Nobody may have asked it yet, where a setting says which dialect it speaks."""
@@ -171,10 +160,12 @@ class OpenAIClient:
 
 
 async def _deltas(
-    stream: Stream, lines: AsyncGenerator[bytes, None], *, logprobs: int | None
+    stream: Stream, lines: AsyncGenerator[bytes, None], *, answer: AnswerReader
 ) -> AsyncGenerator[Delta, None]:
-    """The deltas up to the last one, which comes as soon as its finish reason and its usage are known."""
-    answer = _Answer(stream, logprobs)
+    """The deltas up to the last one, which comes as soon as its finish reason and its usage are known.
+
+    Raises RemoteFailed if the answer has not ended, UnsupportedParameter for probabilities that never came.
+    """
     begun = False
     async for line in lines:
         event = _event(line)
@@ -186,55 +177,16 @@ async def _deltas(
         if not begun:  # only now is it sure that the server has not refused
             begun = True
             yield Delta(sampling=stream.sampling)
-        for delta in answer.add(chunk):
+        for delta in answer.read(chunk):
             stream.pieces += 1
             yield delta
-        if answer.is_complete:
+        if answer.finish is not None and answer.usage is not None:
             break
+    if answer.finish is None:
+        raise stream.unfinished()
+    if answer.lacks_logprobs:
+        raise stream.without_logprobs()
     yield answer.last()
-
-
-class _Answer:
-    """What has come of an answer. `logprobs` as in ChatRequest."""
-
-    def __init__(self, stream: Stream, logprobs: int | None) -> None:
-        self._stream = stream
-        self._logprobs = logprobs
-        self._written = self._told = False
-        self._calls = ToolCallReader()
-        self._finish: FinishReason | None = None
-        self._usage: WireUsage | None = None
-        self._timings: WireTimings | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        return self._finish is not None and self._usage is not None
-
-    def add(self, chunk: Chunk) -> Iterator[Delta]:
-        """The deltas of a chunk."""
-        for choice in chunk.choices or ():
-            text, reasoning = choice.said
-            calls = self._calls.read(choice)
-            chances = () if self._logprobs is None else logprobs_of(choice, self._logprobs)
-            self._written, self._told = self._written or bool(text), self._told or bool(chances)
-            if text or reasoning or calls or chances:
-                yield Delta(text=text, reasoning=reasoning, tool_calls=calls, logprobs=chances)
-            self._finish = choice.finish or self._finish
-        self._usage = chunk.usage or self._usage
-        self._timings = chunk.timings or self._timings
-
-    def last(self) -> Delta:
-        """Raises RemoteFailed if the answer has not ended, UnsupportedParameter for probabilities that never came."""
-        if self._finish is None:
-            raise self._stream.unfinished()
-        if self._logprobs is not None and self._written and not self._told:
-            raise self._stream.without_logprobs()
-        called = self._calls.count and self._finish == "stop"
-        return Delta(
-            finish_reason="tool_calls" if called else self._finish,
-            usage=usage_of(self._usage),
-            timings=timings_of(self._timings),
-        )
 
 
 def _event(line: bytes) -> bytes:
@@ -257,14 +209,6 @@ def _decoded(stream: Stream, event: bytes) -> Chunk:
     if chunk.error is not None:
         raise stream.error(event)
     return chunk
-
-
-def _run_json(model: str, sampling: Sampling, limits: Limits) -> dict[str, Any]:
-    body = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
-    body |= sampling_json(sampling) | limits_json(limits)
-    if sampling.repeat_penalty is not None:
-        body["repetition_penalty"] = sampling.repeat_penalty  # vLLM's name for it
-    return body
 
 
 def _description(model: _Model) -> ModelDescription:
