@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exo.cli import settings
-from support import BUILTIN_MODEL, EXO, Node, StartNode, run_well
+from support import BUILTIN_MODEL, EXO, REPOSITORY, Node, StartNode, run_well
 
 __all__ = ["StartNode"]  # tests may import it from here
 
@@ -43,3 +43,12 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(own / BUILTIN_MODEL, store / BUILTIN_MODEL)
     run_well(EXO, "pull", BUILTIN_MODEL, "--models-dir", store, timeout=600)  # checks a copy, fetches what is not there
     return store
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts of tests/js, with the clients that they drive."""
+    folder = tmp_path_factory.mktemp("javascript") / "js"
+    shutil.copytree(REPOSITORY / "tests/js", folder)
+    run_well("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
+    return folder

@@ -82,7 +82,7 @@ def refused(response: httpx2.Response, status: int) -> str:
     """The sentence of an error in the shape of earlier servers; a stable code may stand beside it."""
     assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
     body = response.json()
-    assert set(body) - {"code"} == {"error"}
+    assert set(body) - {"code", "param"} == {"error"}
     assert isinstance(body["error"], str)
     return str(body["error"])
 

@@ -104,15 +104,6 @@ def test_a_stranger_clones_types_make_serve_and_gets_an_answer(stranger: Path) -
     assert (clone / ".venv/bin/exo").exists()
 
 
-@pytest.fixture(scope="module")
-def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts of tests/js, with the clients that they drive."""
-    folder = tmp_path_factory.mktemp("javascript") / "js"
-    shutil.copytree(REPOSITORY / "tests/js", folder)
-    run_well("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
-    return folder
-
-
 @pytest.mark.timeout(300)
 def test_the_official_javascript_client(start_node: StartNode, model_store: Path, javascript: Path) -> None:
     node = start_node("--models-dir", str(model_store))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from npu_board import SimBoard
 
 from clients.models import add_models
 from clients.suites.server import Server
-from support import BUILTIN_MODEL, REPOSITORY, Node, own_environment, run_well
+from support import BUILTIN_MODEL, Node, own_environment
 
 collect_ignore = ["suites"]  # they run in the environments of the clients
 
@@ -28,15 +27,6 @@ def python_of() -> Callable[[str], Path]:
     """The interpreter of an environment in which requirements*.txt is installed; it is kept for the next time."""
 
     return functools.partial(own_environment, HERE)
-
-
-@pytest.fixture(scope="session")
-def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts of tests/js, with the clients that they drive."""
-    folder = tmp_path_factory.mktemp("javascript") / "js"
-    shutil.copytree(REPOSITORY / "tests/js", folder)
-    run_well("npm", "ci", "--no-audit", "--no-fund", cwd=folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

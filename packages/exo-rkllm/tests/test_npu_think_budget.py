@@ -49,6 +49,17 @@ async def test_the_reasoning_ends_with_its_budget(board: SimBoard) -> None:
     assert len(board.runs()) == 3
 
 
+async def test_a_model_that_reasons_again_behind_the_end_is_let_go_on(tmp_path: Path) -> None:
+    board = SimBoard(tmp_path, "1.3.0")
+    again = 'text "<think>\\n"\nrepeat 20 "so "\ntext "\\n</think>\\n\\nAt last."\n'
+    board.add_model(lm="script", script=again, thinking=True)
+    reasoning, text, last = await play(board, think_budget=5)
+    assert text == "At last."
+    assert reasoning.count("so") > 20
+    assert last.usage is not None
+    assert last.usage.reasoning_tokens > 20
+
+
 async def test_a_budget_that_is_not_used_up_changes_nothing(board: SimBoard) -> None:
     *said, last = await play(board, think_budget=1000)
     *freely, free = await play(board)

@@ -49,6 +49,7 @@ PUBLIC = {
         "OperatorError",
         "PluginError",
         "Pooling",
+        "PreviousResponseNotFound",
         "PullError",
         "QueueFull",
         "RemoteFailed",
@@ -139,6 +140,7 @@ PUBLIC = {
         "describe_exit",
         "discover",
         "restart_delay",
+        "with_load",
     ],
     "exo.api": [
         "HttpSettings",

@@ -81,7 +81,8 @@ class AnswerFilter:
         return self.reasoning_tokens >= self.think_budget
 
     def end_reasoning(self, text: str, ids: Sequence[int]) -> Delta:
-        """Take in what ends the reasoning, which the model has not written itself."""
+        """Take in what ends the reasoning, which the model has not written itself. Further reasoning is not ended."""
+        self.think_budget = None
         assert self._splitter is not None  # noqa: S101 - for mypy: only a model that reasons has thought enough
         self._raw.append(text)
         if self.ids is not None:

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -22,6 +21,7 @@ from exo.inference import (
     InferenceEngine,
     ModelPool,
     ResidentModel,
+    with_load,
 )
 from exo.models import ModelDescription, ModelStore
 from exo.types import (
@@ -34,7 +34,6 @@ from exo.types import (
     Message,
     ModelCard,
     ModelLoadError,
-    Timings,
     Tool,
     UnsupportedParameter,
     Usage,
@@ -152,7 +151,7 @@ class RKLLMInferenceEngine(InferenceEngine):
             answer = model.answer(prompt, request.sampling, request.limits, request)
             async with contextlib.aclosing(answer) as deltas:
                 async for delta in deltas:
-                    yield _with_load(delta, waited)
+                    yield with_load(delta, waited)
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         async with self._use(request) as (model, waited):
@@ -160,7 +159,7 @@ class RKLLMInferenceEngine(InferenceEngine):
             prompt = await asyncio.to_thread(model.texts.encode_raw, request.prompt)
             async with contextlib.aclosing(model.answer(prompt, request.sampling, request.limits)) as deltas:
                 async for delta in deltas:
-                    yield _with_load(delta, waited)
+                    yield with_load(delta, waited)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         async with self._use(request) as (model, _):
@@ -189,14 +188,10 @@ class RKLLMInferenceEngine(InferenceEngine):
         await self._pool.close()
         self.metrics.server_up.set(0)
 
-    @contextlib.asynccontextmanager
-    async def _use(
+    def _use(
         self, request: ChatRequest | CompletionRequest | EmbeddingRequest
-    ) -> AsyncGenerator[tuple[NpuLoadedModel, float], None]:
-        """The loaded model, and the seconds that the request waited for it."""
-        started = time.monotonic()
-        async with self._pool.use(request.model, request.keep_alive) as model:
-            yield model, time.monotonic() - started
+    ) -> contextlib.AbstractAsyncContextManager[tuple[NpuLoadedModel, float]]:
+        return self._pool.use_timed(request.model, request.keep_alive)
 
     def _cached_positions(self) -> int:
         models = self._pool.models.values()
@@ -336,14 +331,6 @@ class RKLLMInferenceEngine(InferenceEngine):
             ),
             on_restart=self.metrics.worker_restarts.labels(model_id).inc,
         )
-
-
-def _with_load(delta: Delta, seconds: float) -> Delta:
-    """The last delta tells how long the load took."""
-    if delta.finish_reason is None:
-        return delta
-    timings = msgspec.structs.replace(delta.timings or Timings(), load=seconds)
-    return msgspec.structs.replace(delta, timings=timings)
 
 
 def _size(message: Message) -> int:

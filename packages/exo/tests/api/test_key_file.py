@@ -40,7 +40,7 @@ def test_keys_come_and_go_with_the_file(file: Path, caplog: pytest.LogCaptureFix
     file.write_text(lines("bob"))
     assert let_in(keys) == "bob key"
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
-    assert "has 3 keys now" in caplog.text
+    assert "keys now: 3" in caplog.text
 
 
 def test_a_file_in_the_place_of_another_is_seen_though_it_has_its_size_and_its_time(file: Path, tmp_path: Path) -> None:

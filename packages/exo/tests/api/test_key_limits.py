@@ -89,6 +89,17 @@ async def test_a_key_that_has_spent_its_tokens_waits() -> None:
     assert 0 < int(refused.headers["retry-after"]) <= 7, "7 of the prompt and 2 of the answer are 9, all of a minute"
 
 
+async def test_answers_that_nobody_gets_are_paid_for_too() -> None:
+    keys = ring_of(Caller("small", tokens=20))
+    async with running(settings=with_keys(keys)) as node:
+        failed = await chat(node, "small", response_format={"type": "json_object"})
+        refused = await chat(node, "small")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "answer_not_valid")
+    assert refused.status_code == 429
+    spent = [node.sample("exo_key_tokens_total", {"key": "small", "kind": kind}) for kind in ("prompt", "completion")]
+    assert spent == [21, 6], "three attempts, each with 7 of the prompt and 2 of the answer"
+
+
 async def test_embeddings_and_raw_prompts_are_paid_for_too() -> None:
     async with running(OllamaEngine(), with_keys(ring_of(Caller("small", tokens=6)))) as node:
         async with httpx2.AsyncClient(base_url=node.url, headers=bearer("small")) as client:

@@ -99,6 +99,24 @@ async def test_a_key_of_scope_use_may_load_what_it_may_ask_but_not_unload(path: 
     assert node.engine.unloads == ["one"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"model": "one", "messages": MESSAGES}),
+        ("/api/generate", {"model": "one", "prompt": "hi"}),
+        ("/api/generate", {"model": "one", "prompt": "hi", "raw": True}),
+    ],
+)
+async def test_only_an_admin_says_how_long_a_model_stays(path: str, body: dict[str, Any]) -> None:
+    node = Node()
+    for key in ("user", "boss"):
+        assert (await node.ask(key, "POST", path, {**body, "keep_alive": 0})).status_code == 200
+    asked = (*node.engine.requests, *node.engine.completions)
+    assert [request.keep_alive for request in asked] == [None, 0]
+    assert (await node.ask("user", "POST", "/api/chat", {"model": "one", "keep_alive": 5})).status_code == 200
+    assert node.engine.loads == [("one", None)]
+
+
 async def test_without_keys_everybody_may_do_everything() -> None:
     node = Node(HttpSettings(port=0))
     assert (await node.ask("", "DELETE", "/api/delete", {"model": "one"})).status_code == 200

@@ -48,6 +48,14 @@ async def test_a_pull_without_a_stream_is_one_object() -> None:
     assert engine.unloads == ["one", "one"]  # what is loaded of it is out of date
 
 
+async def test_a_pull_of_what_is_there_already_unloads_nothing() -> None:
+    engine = OllamaEngine()
+    engine.own_library.is_there = True
+    async with running(engine) as node:
+        assert (await post(node, "/api/pull", {"model": "one", "stream": False})).json() == {"status": "success"}
+    assert engine.unloads == []
+
+
 async def test_the_tokenizer_of_a_model_that_is_there() -> None:
     engine = OllamaEngine()
     engine.own_library.steps = STEPS

@@ -22,7 +22,7 @@ async def test_an_address_that_is_none(host: str) -> None:
             pass
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "It asks for an API key"), ("guess", "does not know the API key")])
+@pytest.mark.parametrize(("key", "said"), [(None, "The node asks for"), ("guess", "does not know the API key")])
 def test_a_refused_key(key: str | None, said: str) -> None:
     refused = _refusal(b'{"error": {"code": "invalid_api_key", "message": "x"}}', key=key, key_variable="MY_KEY")
     assert said in str(refused)

@@ -101,9 +101,11 @@ async def test_a_wrong_answer_is_asked_for_again_with_the_reason() -> None:
 
 async def test_attempts_are_bounded() -> None:
     model = Model(*["no"] * (ATTEMPTS + 1))
-    with pytest.raises(AnswerNotValid, match="not JSON"):
+    with pytest.raises(AnswerNotValid, match="not JSON") as caught:
         await collect(model, asking(AGE))
     assert len(model.asked) == ATTEMPTS
+    counted = Usage(prompt_tokens=10 * ATTEMPTS, completion_tokens=5 * ATTEMPTS, cached_tokens=2 * ATTEMPTS)
+    assert caught.value.usage == counted
 
 
 async def test_an_answer_that_was_cut_off_is_not_tried_again() -> None:

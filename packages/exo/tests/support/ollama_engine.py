@@ -71,7 +71,8 @@ def lines(response: httpx2.Response) -> list[Any]:
 class FakeLibrary(HubLibrary):
     """Notes what it is asked for, reports `steps`, and raises `error` if there is one.
 
-    A pull calls `pause` between its steps and its end; `cancelled` is the event that it was given.
+    A pull calls `pause` between its steps and its end; `cancelled` is the event that it was given. It brings the file
+    of the model `one` unless `is_there`.
     """
 
     def __init__(self) -> None:
@@ -80,6 +81,8 @@ class FakeLibrary(HubLibrary):
         self.steps: list[Progress] = []
         self.error: ExoError | None = None
         self.left: list[str] = []
+        self.is_there = False
+        self.brought = 0
         self.cancelled = threading.Event()
         self.pause: Callable[[], object] = lambda: None
 
@@ -95,7 +98,11 @@ class FakeLibrary(HubLibrary):
         self.cancelled = cancelled or self.cancelled
         self._play(report)
         self.pause()
+        self.brought += not self.is_there
         return reference
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        return {"one": (0, self.brought)}
 
     def pull_tokenizer(
         self,

@@ -87,6 +87,7 @@ def test_codes_are_pinned() -> None:
         "origin_not_allowed",
         "overloaded",
         "plugin_error",
+        "previous_response_not_found",
         "pull_failed",
         "queue_full",
         "remote_failed",

@@ -66,6 +66,7 @@ class EarlierSaid(msgspec.Struct):
 class EarlierError(msgspec.Struct):
     error: str
     code: str = ""
+    param: str = ""
 
 
 class EarlierModels(msgspec.Struct):

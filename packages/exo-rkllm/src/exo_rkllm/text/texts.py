@@ -154,7 +154,7 @@ class ModelTexts:
         messages, or is none; UnsupportedParameter if a model is to think that cannot.
         """
         if think and not self._can_think:
-            raise UnsupportedParameter("This model does not support thinking; leave think out.", param="think")
+            raise UnsupportedParameter("This model does not support thinking; do not ask for it.", param="think")
         messages = self._modelfile.conversation(messages)
         chosen = self._template if template is None else foreign_template(template)
         use = tool_use(messages, tools, choice, source=chosen.source, named=None if template else self._calls)

@@ -118,7 +118,7 @@ def openai_error(error: ExoError) -> dict[str, Any]:
 
 
 def plain_error(error: ExoError) -> dict[str, Any]:
-    """The error in Ollama's shape, which older servers for these boards share: one sentence, and our stable code.
+    """The error in Ollama's shape, which older servers for these boards share: a sentence, our stable code, the field.
 
     Clients look for Ollama's words about a model that is not there. What another server has said of one stays as it is.
     """
@@ -126,7 +126,8 @@ def plain_error(error: ExoError) -> dict[str, Any]:
     if isinstance(error, ModelNotFound) and error.model:
         known = f"it has {', '.join(error.known)}" if error.known else "it has none"
         message = f"model '{error.model}' not found on this node: {known}. Name one of these, or bring it with a pull."
-    return {"error": message, "code": error.code}
+    body = {"error": message, "code": error.code}
+    return body | {"param": error.param} if isinstance(error, RequestError) and error.param else body
 
 
 def anthropic_error(error: ExoError, request_id: str | None = None) -> dict[str, Any]:

@@ -35,6 +35,5 @@ def refuse_unsupported(wire: msgspec.Struct, fields: Fields) -> None:
         if handling.kind == "refused":
             value = getattr(wire, name)
             if value is not None and value not in handling.accepted:
-                raise UnsupportedParameter(
-                    f"{name} cannot be honoured here with this value. {handling.note}", param=name
-                )
+                which = " with this value" if handling.accepted else ""
+                raise UnsupportedParameter(f"{name} cannot be honoured here{which}. {handling.note}", param=name)

@@ -65,7 +65,7 @@ class KeyFile:
             _complain(error.message)
             return
         if self._ring:
-            logger.info("the key file %s has changed; the node has %d keys now", self._path, len(self._ring))
+            logger.info("the key file %s has changed; keys now: %d", self._path, len(self._ring))
         else:
             logger.warning("the key file %s holds no key any more: nobody is let in", self._path)
 

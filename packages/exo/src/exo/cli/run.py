@@ -137,7 +137,7 @@ def _refusal(body: bytes, *, key: str | None, key_variable: str) -> ExoError:
     try:
         error = json.loads(body)["error"]
         if error["code"] == AuthenticationFailed.code:
-            said = "It does not know the API key that was given" if key else "It asks for an API key"
+            said = "The node does not know the API key that was given" if key else "The node asks for an API key"
             return RequestError(f"{said}: give one that it knows with --api-key or in {key_variable}.")
         return RequestError(error["message"])
     except (ValueError, KeyError, TypeError):

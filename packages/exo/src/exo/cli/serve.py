@@ -115,9 +115,9 @@ async def _what_to_type(service: InferenceService, http: HttpSettings, url: str)
     body = '{"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
     lines.append(f"Try:  {curl_example(http, f'{url}/v1/chat/completions', body)}")
     command = "exo" if shutil.which("exo") else sys.argv[0]
-    lines.append(f'  or  {command} run {model} "Why is the sky blue?"   (in another terminal)')
-    more = "" if http.keys else f"{url}/docs lists the paths.   "
-    lines.append(f"More: {more}Ctrl-C ends the node.")
+    key = " --api-key KEY" if http.keys else ""
+    lines.append(f'  or  {command} run{key} {model} "Why is the sky blue?"   (in another terminal)')
+    lines.append("Ctrl-C ends the node." if http.keys else f"More: {url}/docs lists the paths.   Ctrl-C ends the node.")
     return "\n".join([*lines, *_who_else(http)])
 
 

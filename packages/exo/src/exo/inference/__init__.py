@@ -14,7 +14,7 @@ from exo.inference.engine import (
 )
 from exo.inference.metrics import NodeMetrics
 from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discover
-from exo.inference.pool import ModelPool, PooledModel
+from exo.inference.pool import ModelPool, PooledModel, with_load
 from exo.inference.service import LATEST, InferenceService, Readiness
 from exo.inference.supervisor import describe_exit, restart_delay
 
@@ -42,4 +42,5 @@ __all__ = [
     "describe_exit",
     "discover",
     "restart_delay",
+    "with_load",
 ]

@@ -81,7 +81,7 @@ class Accounts:
         under_way = self._under_way[caller.name]
         if caller.requests is not None and under_way >= caller.requests:
             raise KeyLimitReached(
-                f"The key {caller.name!r} has {under_way} requests under way, of {caller.requests} that it may have. "
+                f"Requests under way of the key {caller.name!r}: {under_way}, as many as it may have. "
                 "Wait until one of them has ended.",
                 retry_after=max(1, min(_LONGEST_GUESS, math.ceil(mean_run))),
             )

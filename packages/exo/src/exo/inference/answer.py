@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from exo.inference.cancellation import take_back_cancellation
-from exo.types import DeadlineExceeded, Delta, ExoError, Sampling, Timings, Usage
+from exo.types import AnswerNotValid, DeadlineExceeded, Delta, ExoError, Sampling, Timings, Usage
 
 
 class Answer:
@@ -85,8 +85,10 @@ class Answer:
         self._reading = asyncio.current_task()
         try:
             delta = await self._deltas.__anext__()
-        except BaseException:  # whatever the engine made of the cancellation, the abort is what has happened
+        except BaseException as error:  # whatever the engine made of the cancellation, the abort is what has happened
             self._raise_if_aborted()
+            if isinstance(error, AnswerNotValid) and error.usage is not None:
+                self.usage = _sane(error.usage)
             raise
         finally:
             self._reading = None

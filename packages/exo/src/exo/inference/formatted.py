@@ -43,7 +43,7 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
         for _ in range(ATTEMPTS):
             text: list[str] = []
             last = Delta()
-            async with contextlib.aclosing(_ask(chat, asked, problem)) as deltas:
+            async with contextlib.aclosing(_ask(chat, asked, problem, usage)) as deltas:
                 async for delta in deltas:
                     text.append(delta.text)
                     last = delta
@@ -64,7 +64,7 @@ async def answer_in_format(chat: Chat, request: ChatRequest) -> AsyncGenerator[D
                 problem = "It was cut off: allow more tokens."
                 break
             asked = msgspec.structs.replace(asked, messages=(*asked.messages, *_complaint(written, problem)))
-    raise _not_valid(request.model, problem)
+    raise _not_valid(request.model, problem, usage)
 
 
 def first_attempt(request: ChatRequest) -> ChatRequest:
@@ -82,7 +82,7 @@ def unfenced(text: str) -> str:
     return (found[1] if found else text).strip()
 
 
-async def _ask(chat: Chat, request: ChatRequest, problem: str) -> AsyncGenerator[Delta, None]:
+async def _ask(chat: Chat, request: ChatRequest, problem: str, usage: Usage) -> AsyncGenerator[Delta, None]:
     """One attempt. One that has no room for the complaint about the one before is the end of it."""
     try:
         async with contextlib.aclosing(chat(request)) as deltas:
@@ -91,13 +91,14 @@ async def _ask(chat: Chat, request: ChatRequest, problem: str) -> AsyncGenerator
     except ContextOverflow as error:
         if not problem:
             raise
-        raise _not_valid(request.model, f"{problem} There is no room in the context to ask again.") from error
+        raise _not_valid(request.model, f"{problem} There is no room in the context to ask again.", usage) from error
 
 
-def _not_valid(model: str, problem: str) -> AnswerNotValid:
+def _not_valid(model: str, problem: str, usage: Usage) -> AnswerNotValid:
     return AnswerNotValid(
         f"{model} gave no answer in the format that was asked for: {problem} "
-        "Ask for something simpler, or use an engine that can constrain the answer (llamacpp)."
+        "Ask for something simpler, or use an engine that can constrain the answer (llamacpp).",
+        usage=usage,
     )
 
 

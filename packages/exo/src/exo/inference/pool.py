@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from exo.inference.engine import EngineHealth, ResidentModel
-from exo.types import ModelLoadError
+from exo.types import Delta, ModelLoadError, Timings
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,13 @@ class ModelPool(Generic[M]):
         finally:
             await model.leave()
             self._expire_later(model_id, model)
+
+    @contextlib.asynccontextmanager
+    async def use_timed(self, model_id: str, keep_alive: float | None = None) -> AsyncIterator[tuple[M, float]]:
+        """As `use`, with the seconds until the model was there."""
+        started = time.monotonic()
+        async with self.use(model_id, keep_alive) as model:
+            yield model, time.monotonic() - started
 
     async def unload(self, model_id: str) -> None:
         """Let the model finish what it has, then unload it; one that is not loaded is left alone.
@@ -272,3 +281,11 @@ def _stop_timer(model: PooledModel) -> None:
     if model.timer is not None:
         model.timer.cancel()
         model.timer = None
+
+
+def with_load(delta: Delta, seconds: float) -> Delta:
+    """The last delta tells how long the load took."""
+    if delta.finish_reason is None:
+        return delta
+    timings = msgspec.structs.replace(delta.timings or Timings(), load=seconds)
+    return msgspec.structs.replace(delta, timings=timings)

@@ -30,7 +30,7 @@ def main() -> None:
             else:
                 answer = {"problem": problem_of(json.loads(line), check)}
         except Exception as error:  # noqa: BLE001 - the library raises anything for a schema that nobody has thought of
-            answer = {"refused": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]}
+            answer = {"refused": _reason(error)[:_LONGEST_REASON]}
         print(json.dumps(answer), flush=True)  # noqa: T201 - the node reads it
 
 
@@ -48,6 +48,12 @@ def checker(schema: dict[str, Any]) -> Callable[[Any], str]:
         return "" if error is None else f"At {error.json_path}: {error.message[:_LONGEST_REASON]}."
 
     return check
+
+
+def _reason(error: Exception) -> str:
+    """Errors about a schema tell where in it they are, and add the whole of it to their text."""
+    message, path = getattr(error, "message", None), getattr(error, "json_path", None)
+    return f"at {path}, {message}" if message and path else f"{type(error).__name__}: {error}"
 
 
 def problem_of(text: str, check: Callable[[Any], str]) -> str:

@@ -9,6 +9,9 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
 
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
@@ -42,6 +45,7 @@ LATEST = ":latest"
 _PRELOAD_RETRY = 10.0
 
 logger = logging.getLogger(__name__)
+Kept = TypeVar("Kept", ChatRequest, CompletionRequest, EmbeddingRequest)
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class InferenceService:
         if not request.messages:
             raise InvalidRequest("messages must hold at least one message.", param="messages")
         self._refuse_what_the_engine_cannot(request)
+        request = _kept_as_allowed(request)
         chat = functools.partial(answer_with_tools, self.engine.chat) if request.tools else self.engine.chat
         if self._checks_format_of(request):
             work, meanwhile = functools.partial(answer_in_format, chat, request), None
@@ -174,11 +179,13 @@ class InferenceService:
         self._need("completion", "prompt", "raw completions")
         if request.logprobs is not None:
             self._need("logprobs", "logprobs", "probabilities of tokens")
+        request = _kept_as_allowed(request)
         return await self._admit(request, functools.partial(self.engine.complete, request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """The embeddings, once a slot was free for them, with as many dimensions as asked for."""
         self._need("embeddings", "input", "embeddings")
+        request = _kept_as_allowed(request)
         found: list[Embeddings] = []
 
         async def work() -> AsyncGenerator[Delta, None]:
@@ -192,10 +199,10 @@ class InferenceService:
         return shortened(found[0], request.dimensions)
 
     async def load(self, model: str, keep_alive: float | None = None) -> None:
-        """Load a model without a request on it. `keep_alive` as in ChatRequest."""
+        """Load a model without a request on it. `keep_alive` as in ChatRequest, for an admin."""
         if self._draining:
             raise shutting_down()
-        if keep_alive is None:  # engines that know no keep_alive need not be told of it
+        if keep_alive is None or not current_caller().admin:  # engines that know no keep_alive need not be told of it
             await self.engine.load(model)
         else:
             await self.engine.load(model, keep_alive=keep_alive)
@@ -394,6 +401,13 @@ class InferenceService:
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
             if answer.timings.decode > 0:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+def _kept_as_allowed(request: Kept) -> Kept:
+    """How long a model stays in memory concerns everybody, so only an admin says it."""
+    if request.keep_alive is None or current_caller().admin:
+        return request
+    return msgspec.structs.replace(request, keep_alive=None)
 
 
 def shortened(found: Embeddings, dimensions: int | None) -> Embeddings:

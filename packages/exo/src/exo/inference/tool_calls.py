@@ -102,8 +102,9 @@ class _CheckedCalls:
             return msgspec.structs.replace(delta, tool_calls=())
         if self._mode == "required" and not self._made:
             raise AnswerNotValid(
-                f"{self._model} has called no function, although it had to. Allow it to answer in words (tool_choice "
-                '"auto"), or say more plainly which function is meant.'
+                f"{self._model} has called no function, although it had to. Allow it to answer in words, or say more "
+                "plainly which function is meant.",
+                usage=delta.usage,
             )
         return msgspec.structs.replace(delta, tool_calls=(), finish_reason="tool_calls" if self._made else "stop")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -69,6 +70,15 @@ class HubLibrary(ModelLibrary):
                 f"pull owner/repository/file{self.suffix}:{card.id}."
             )
         return self._from_hub(f"{source}:{card.id}", force=force, report=report, cancelled=cancelled)
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """What tells a model's file from another one at its place, by the id of the model."""
+        found = {}
+        for stored in self.store.scan(self.suffix):
+            with contextlib.suppress(OSError):  # it has just been deleted
+                status = stored.path.stat()
+                found[stored.id] = (status.st_ino, status.st_mtime_ns)
+        return found
 
     def pull_tokenizer(
         self,

@@ -4,7 +4,8 @@ ExoError
 ├── RequestError                    the caller has to change something
 │   ├── InvalidRequest              malformed, wrong type, out of range
 │   │   ├── UnsupportedParameter    understood, but this engine or model cannot honour it
-│   │   └── ContextOverflow         the prompt is longer than the model's context
+│   │   ├── ContextOverflow         the prompt is longer than the model's context
+│   │   └── PreviousResponseNotFound  the response that a request goes on from is not stored
 │   ├── ModelNotFound               no such model here
 │   ├── NotFound                    no such path
 │   ├── MethodNotAllowed            the path exists, the method does not
@@ -47,6 +48,8 @@ Every class has a stable `code` that clients may test. Messages say what happene
 from __future__ import annotations
 
 from typing import ClassVar
+
+from exo.types.delta import Usage
 
 
 class ExoError(Exception):
@@ -95,7 +98,7 @@ class ContextOverflow(InvalidRequest):
         counted = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
         super().__init__(
             f"This model's maximum context length is {context_tokens} tokens here, but the prompt has {counted}. "
-            f"Shorten the messages, or serve the model with a larger context{hint and f' ({hint})'}.",
+            f"Shorten it, or serve the model with a larger context{hint and f' ({hint})'}.",
             param="messages",
         )
         self.prompt_tokens = prompt_tokens
@@ -112,6 +115,12 @@ class ModelNotFound(RequestError):
         super().__init__(f"The model {model!r} was not found here. Known models: {names}.", param="model")
         self.model = model
         self.known = known
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The response that a request goes on from is not stored. Clients look for this code, and send the whole again."""
+
+    code = "previous_response_not_found"
 
 
 class NotFound(RequestError):
@@ -132,7 +141,7 @@ class AuthenticationFailed(RequestError):
     code = "invalid_api_key"
 
     def __init__(self) -> None:
-        super().__init__("A valid API key is required: send it as 'Authorization: Bearer KEY'.")
+        super().__init__("A valid API key is required: send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.")
 
 
 class AdminRequired(RequestError):
@@ -267,9 +276,16 @@ class RunFailed(EngineError):
 
 
 class AnswerNotValid(RunFailed):
-    """The model did not write what the request's format asks for, however often it was asked."""
+    """The model did not write what the request asks for, however often it was asked.
+
+    `usage` counts the attempts, which have taken their time although nobody gets them.
+    """
 
     code = "answer_not_valid"
+
+    def __init__(self, message: str, *, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class RunTimedOut(RunFailed):

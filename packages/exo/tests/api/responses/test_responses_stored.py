@@ -75,7 +75,7 @@ async def test_what_is_not_there_is_404_and_says_what_to_do() -> None:
     unstored = await answered(node, {"input": "hi", "store": False})
     for name in ("resp_nobody", unstored["id"]):
         asked = await create(node, {"input": "hi", "previous_response_id": name})
-        assert refusal(asked) == (404, "not_found", "previous_response_id")
+        assert refusal(asked) == (400, "previous_response_not_found", "previous_response_id")
         assert name in asked.json()["error"]["message"]
         assert "store false" in asked.json()["error"]["message"]
         for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/input_items")):
@@ -109,7 +109,7 @@ async def test_keys_do_not_see_the_responses_of_others() -> None:
     for method, where in (("GET", path), ("DELETE", path), ("GET", f"{path}/input_items")):
         assert (await send(node, method, where, key="other-key")).status_code == 404
     continued = await create(node, {"input": "hi", "previous_response_id": own["id"]}, "other-key")
-    assert refusal(continued) == (404, "not_found", "previous_response_id")
+    assert refusal(continued) == (400, "previous_response_not_found", "previous_response_id")
     assert await get(node, own["id"], "one-key") == own
 
 

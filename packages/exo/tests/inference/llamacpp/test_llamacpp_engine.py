@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,6 +165,16 @@ async def test_a_model_is_loaded_once_and_on_demand(make: Callable[..., LlamaCpp
     assert await engine.count(ChatRequest(model="a", messages=())) == 5
     assert [delta.text async for delta in engine.complete(CompletionRequest(model="a", prompt="p"))] == ["p"]
     assert fake.log == ["start a"]
+
+
+async def test_the_load_that_a_request_waited_for_is_told(
+    make: Callable[..., LlamaCppEngine], fake: type[FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+    monkeypatch.setattr("exo.inference.pool.time.monotonic", itertools.count(step=2.5).__next__)
+    last = [delta async for delta in engine.chat(ChatRequest(model="a", messages=()))][-1]
+    assert last.timings is not None
+    assert last.timings.load >= 2.5
 
 
 async def test_requests_for_one_model_share_one_load(

@@ -53,7 +53,8 @@ class OllamaLibrary:
         library, cancelled = self._library(), threading.Event()
 
         async def pull(report: Report) -> None:
-            await self._change(library.pull, reference, force=wire.force, report=report, cancelled=cancelled)
+            bring = functools.partial(_pull, library, report=report, cancelled=cancelled)
+            await self._change(bring, reference, force=wire.force)
 
         async def pull_tokenizer(report: Report) -> None:
             card = await self._service.resolve(reference)
@@ -120,12 +121,16 @@ class OllamaLibrary:
     ) -> T:
         """Call `change(model, …)` in a thread; whatever is loaded of `changed`, or of `model`, is out of date then.
 
+        A change that returns a name has changed that model, one that returns the empty text none.
+
         Goes on to the end when the client leaves, for the thread does so too.
         """
 
         async def work() -> T:
             result = await asyncio.to_thread(change, model, *arguments, **options)
-            await self._service.unload(changed or (result if isinstance(result, str) else model))
+            outdated = changed or (result if isinstance(result, str) else model)
+            if outdated:
+                await self._service.unload(outdated)
             return result
 
         task = asyncio.ensure_future(work())
@@ -153,3 +158,10 @@ class OllamaLibrary:
                 "change them where they are stored."
             )
         return library
+
+
+def _pull(library: HubLibrary, reference: str, **options: Any) -> str:
+    """The id of the model whose file has come; empty if it was there already."""
+    before = library.files()
+    model = library.pull(reference, **options)
+    return model if library.files().get(model) != before.get(model) else ""

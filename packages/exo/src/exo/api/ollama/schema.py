@@ -322,7 +322,8 @@ class Version(msgspec.Struct):
 
 
 class PlainError(msgspec.Struct):
-    """`code` is stable; Ollama has only `error`."""
+    """`code` is stable, `param` is the field at fault; Ollama has only `error`."""
 
     error: str
     code: str
+    param: str | UnsetType = UNSET

@@ -31,7 +31,7 @@ from exo.api.responses.schema import (
 from exo.api.responses.store import ResponseStore, StoredResponse, Turn
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
-from exo.types import ChatRequest, InvalidRequest, Message, NotFound, UnsupportedParameter
+from exo.types import ChatRequest, InvalidRequest, Message, NotFound, PreviousResponseNotFound, UnsupportedParameter
 
 
 class Responses:
@@ -103,19 +103,16 @@ class Responses:
     def _earlier(self, wire: ResponsesRequest, key: str) -> Turn | None:
         if wire.previous_response_id is None:
             return None
-        return self._find(key, wire.previous_response_id, param="previous_response_id").turn
+        found = self._store.find(key, wire.previous_response_id)
+        if found is None:
+            raise PreviousResponseNotFound(_not_stored(wire.previous_response_id), param="previous_response_id")
+        return found.turn
 
     def _stored(self, scope: Scope) -> StoredResponse:
-        return self._find(exchange_of(scope).key, scope["path_params"]["id"])
-
-    def _find(self, key: str, response_id: str, *, param: str | None = None) -> StoredResponse:
-        found = self._store.find(key, response_id)
+        response_id = scope["path_params"]["id"]
+        found = self._store.find(exchange_of(scope).key, response_id)
         if found is None:
-            raise NotFound(
-                f"There is no response {response_id!r} here. The node forgets the oldest ones when it has no room for "
-                "more and all when it ends, and never keeps those with store false; send the whole conversation.",
-                param=param,
-            )
+            raise NotFound(_not_stored(response_id))
         return found
 
     def _keep(
@@ -156,3 +153,10 @@ def page_of(items: Sequence[ListedItem], query: ItemsQuery) -> ResponseItems:
 
 def _query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(scope["query_string"].decode("latin-1")))
+
+
+def _not_stored(response_id: str) -> str:
+    return (
+        f"There is no response {response_id!r} here. The node forgets the oldest ones when it has no room for more and "
+        "all when it ends, and never keeps those with store false; send the whole conversation."
+    )

@@ -25,7 +25,7 @@ from exo.inference.engine import (
 from exo.inference.llamacpp.gguf import facts_of
 from exo.inference.llamacpp.loaded import REASONS, LoadedModel, WorkerSettings
 from exo.inference.llamacpp.modelfile import completed_chat, completed_prompt, modelfile_of
-from exo.inference.pool import ModelPool
+from exo.inference.pool import ModelPool, with_load
 from exo.models import (
     HubLibrary,
     ModelDescription,
@@ -136,15 +136,15 @@ class LlamaCppEngine(InferenceEngine):
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request = completed_chat(request, self._modelfile(request.model))
-        async with self._use(request) as model, contextlib.aclosing(model.chat(request)) as deltas:
+        async with self._use(request) as (model, waited), contextlib.aclosing(model.chat(request)) as deltas:
             async for delta in deltas:
-                yield delta
+                yield with_load(delta, waited)
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         request = completed_prompt(request, self._modelfile(request.model))
-        async with self._use(request) as model, contextlib.aclosing(model.complete(request)) as deltas:
+        async with self._use(request) as (model, waited), contextlib.aclosing(model.complete(request)) as deltas:
             async for delta in deltas:
-                yield delta
+                yield with_load(delta, waited)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         async with self._pool.use(request.model, request.keep_alive) as model:
@@ -204,8 +204,10 @@ class LlamaCppEngine(InferenceEngine):
     def _modelfile(self, model: str) -> Modelfile:
         return modelfile_of(self.context.store.find(model, SUFFIX))
 
-    def _use(self, request: ChatRequest | CompletionRequest) -> contextlib.AbstractAsyncContextManager[LoadedModel]:
-        return self._pool.use(request.model, request.keep_alive)
+    def _use(
+        self, request: ChatRequest | CompletionRequest
+    ) -> contextlib.AbstractAsyncContextManager[tuple[LoadedModel, float]]:
+        return self._pool.use_timed(request.model, request.keep_alive)
 
     def _card(self, stored: StoredModel) -> ModelCard:
         card = self.context.cards.get(stored.id)

@@ -161,7 +161,7 @@ class LoadedModel(PooledModel):
             return request
         if not await self.can_think():
             if request.think:
-                raise UnsupportedParameter("This model does not support thinking; leave think out.", param="think")
+                raise UnsupportedParameter("This model does not support thinking; do not ask for it.", param="think")
             return msgspec.structs.replace(request, think=None, think_budget=None)
         if request.think is False and _SWITCH not in (await self._known()).chat_template:
             return msgspec.structs.replace(request, think=None, think_budget=0)
