@@ -105,13 +105,14 @@ async def test_a_key_of_scope_use_may_load_what_it_may_ask_but_not_unload(path: 
         ("/api/chat", {"model": "one", "messages": MESSAGES}),
         ("/api/generate", {"model": "one", "prompt": "hi"}),
         ("/api/generate", {"model": "one", "prompt": "hi", "raw": True}),
+        ("/api/embed", {"model": "one", "input": "hi"}),
     ],
 )
 async def test_only_an_admin_says_how_long_a_model_stays(path: str, body: dict[str, Any]) -> None:
     node = Node()
     for key in ("user", "boss"):
         assert (await node.ask(key, "POST", path, {**body, "keep_alive": 0})).status_code == 200
-    asked = (*node.engine.requests, *node.engine.completions)
+    asked: list[Any] = [*node.engine.requests, *node.engine.completions, *node.engine.embedded]
     assert [request.keep_alive for request in asked] == [None, 0]
     assert (await node.ask("user", "POST", "/api/chat", {"model": "one", "keep_alive": 5})).status_code == 200
     assert node.engine.loads == [("one", None)]
