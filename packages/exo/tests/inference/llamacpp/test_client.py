@@ -146,6 +146,7 @@ async def texts_until_error(deltas: AsyncGenerator[Delta, None]) -> tuple[list[s
         ),
         (500, {"message": "x", "n_prompt_tokens": 3031, "n_ctx": 512}, ContextOverflow, "3031"),
         (400, {"message": "x", "n_prompt_tokens": 3031}, InvalidRequest, "refused the request: x"),
+        (400, {"message": "no parser: JSON schema error at #: type y"}, InvalidRequest, "cannot be used: at #: type y"),
         (400, {"code": 400, "message": "bad grammar", "type": "invalid"}, InvalidRequest, "bad grammar"),
         (404, {"message": "no such path"}, InvalidRequest, "no such path"),
         (500, {"code": 500, "message": "compute failed"}, RunFailed, "could not run the request: compute failed"),

@@ -24,6 +24,7 @@ from exo.types import (
 _DATA = b"data: "
 _END = b"data: [DONE]"
 _SERVER_ERROR = 500
+_ABOUT_A_SCHEMA = "JSON schema error at "
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)
 
 
@@ -171,5 +172,8 @@ def error_of(status: int, content: bytes) -> ExoError:
             prompt_tokens=error.n_prompt_tokens, context_tokens=error.n_ctx, hint="EXO_LLAMACPP_CONTEXT"
         )
     if (error.code or status) < _SERVER_ERROR:
+        _, is_about_schema, what = error.message.partition(_ABOUT_A_SCHEMA)
+        if is_about_schema:
+            return InvalidRequest(f"The JSON schema of the request cannot be used: at {what}.")
         return InvalidRequest(f"llama.cpp refused the request: {error.message}")
     return RunFailed(f"llama.cpp could not run the request: {error.message}")
