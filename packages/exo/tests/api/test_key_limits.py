@@ -222,13 +222,18 @@ async def test_an_answer_that_is_broken_off_counts_with_what_it_has_said() -> No
                 yield Delta(text="word ")
             await asyncio.Event().wait()
 
-    async with running(Talking(), with_keys(ring_of(Caller("alice")))) as node:
+    async with running(Talking(), with_keys(ring_of(Caller("alice", tokens=20)))) as node:
         async with httpx2.AsyncClient(base_url=node.url, headers=bearer("alice")) as client:
-            async with client.stream("POST", "/v1/chat/completions", json={**CHAT, "stream": True}) as response:
+            body = {"messages": [{"role": "user", "content": "word " * 40}], "stream": True}
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 seen = 0
                 async for piece in response.aiter_lines():
                     seen += "word" in piece
                     if seen == 3:
                         break
         await until(lambda: node.sample("exo_key_tokens_total", {"key": "alice", "kind": "completion"}) == 3)
+        assert (await chat(node, "alice")).status_code == 429, (
+            "50 tokens of a prompt that nobody has counted are guessed"
+        )
+    assert node.sample("exo_key_tokens_total", {"key": "alice", "kind": "prompt"}) == 0
     assert node.sample("exo_key_requests_total", {"key": "alice", "status": "499"}) == 1

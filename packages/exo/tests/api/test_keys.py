@@ -90,6 +90,8 @@ def test_a_line_that_is_written_is_read_as_it_was(scope: str, requests: int | No
         ("\nalice:xyz", "line 2"),
         (f"a:{'0' * 64}\na:{'1' * 64}", "twice"),
         (f"a b:{'0' * 64}", "line 1"),
+        (f"a:{'0' * 64} scope=use\nb:{'1' * 64} requests=1", "line 2: it has no line end"),
+        (f"a:{'0' * 64} scope=use\nb:{'0' * 64}\n", "line 2: the same key is there twice"),
         (f"a:{'0' * 64} scop=use", "line 1: 'scop=use' is no option of a key; there are scope="),
         (f"a:{'0' * 64} use", "line 1: 'use' is no option"),
         (f"a:{'0' * 64}scope=use", "line 1: expected name:sha256"),

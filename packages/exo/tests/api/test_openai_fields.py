@@ -139,6 +139,15 @@ async def test_what_the_engine_cannot_is_refused_by_the_name_that_was_sent(field
     assert (response.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", param)
 
 
+async def test_a_schema_that_is_too_long_reaches_no_engine() -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": {"enum": [f"name{number}" for number in range(8000)]}}}
+    async with running(OpenAIEngine()) as node:  # it constrains its answers by itself
+        response = await post(node, PATH, {**CHAT, "response_format": form})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], node.engine.requests) == (400, "response_format", [])
+    assert "over 65536 characters" in error["message"]
+
+
 async def test_a_schema_that_is_none_is_refused_by_the_name_that_was_sent() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": 5}}}
     async with running(ScriptedEngine(['{"x": 1}'])) as node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from exo.inference import json_check, tool_calls
 from exo.inference.formatted import answer_in_format
 from exo.inference.tool_calls import answer_with_tools
 from exo.types import (
@@ -176,6 +178,23 @@ async def test_a_schema_that_cannot_be_followed_lets_no_call_through() -> None:
         [*call(0, "odd", "{}"), finish()], asked(tools=(Tool(name="odd", parameters={"type": "no"}),))
     )
     assert (calls_of(deltas), "schema" in text_of(deltas)) == ([], True)
+
+
+async def test_a_schema_that_takes_for_ever_is_followed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = []
+
+    @contextlib.asynccontextmanager
+    async def checking(schema: Any, *, param: str) -> AsyncGenerator[json_check.Check, None]:
+        checks.append(schema)
+        async with json_check.checking(schema, param=param) as check:
+            yield check
+
+    monkeypatch.setattr(tool_calls, "checking", checking)
+    endless = {"properties": {"city": {"pattern": "^(a+)+$"}}}
+    calls = [delta for index in range(3) for delta in call(index, "odd", json.dumps({"city": "a" * 40 + "!"}))]
+    deltas = await answer([*calls, finish()], asked(tools=(Tool(name="odd", parameters=endless),)))
+    assert (calls_of(deltas), text_of(deltas).count("takes too long")) == ([], 3)
+    assert checks.count(endless) == 1
 
 
 async def test_a_call_goes_before_the_format_of_the_answer() -> None:

@@ -67,14 +67,15 @@ class KeyRing:
     def from_file(cls, path: Path) -> KeyRing:
         """Lines `name:sha256-in-hex`, with options behind; blank lines and those with # are left out.
 
-        Raises ConfigurationError.
+        The last line has to be complete: half a line may lack its limits. Raises ConfigurationError.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"The key file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
             ) from error
+        lines = content.splitlines(keepends=True)
         keys: dict[str, Key] = {}
         for number, line in enumerate(lines, start=1):
             text = line.strip()
@@ -86,7 +87,13 @@ class KeyRing:
                 raise ConfigurationError(f"{path}, line {number}: {error}.") from None
             if key.caller.name in keys:
                 raise ConfigurationError(f"{path}, line {number}: the name {key.caller.name} is there twice.")
+            if any(known.digest == key.digest for known in keys.values()):
+                raise ConfigurationError(f"{path}, line {number}: the same key is there twice, under two names.")
             keys[key.caller.name] = key
+        if lines and lines[-1].rstrip("\r\n") == lines[-1]:
+            raise ConfigurationError(
+                f"{path}, line {len(lines)}: it has no line end, so the file may be half written. Add one."
+            )
         return cls(keys.values())
 
     def merged(self, other: KeyRing) -> KeyRing:

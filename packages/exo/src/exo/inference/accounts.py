@@ -62,8 +62,8 @@ class Accounts:
         self._refuse_overspent(caller)
         self._change_under_way(caller.name, 1)
 
-    def close(self, caller: Caller, *, prompt: int, completion: int) -> None:
-        """It has ended, and has taken so many tokens."""
+    def close(self, caller: Caller, *, prompt: int, completion: int, uncounted: int = 0) -> None:
+        """It has ended, and has taken so many tokens. `uncounted` ones are a guess, and so no part of the metrics."""
         if not caller.name:
             return
         self._change_under_way(caller.name, -1)
@@ -71,7 +71,7 @@ class Accounts:
         self._metrics.key_tokens.labels(caller.name, "completion").inc(completion)
         budget = self._budgets.get(caller.name)
         if budget is not None:
-            budget.spend(prompt + completion, self._clock())
+            budget.spend(prompt + completion + uncounted, self._clock())
 
     def _change_under_way(self, name: str, change: int) -> None:
         self._under_way[name] += change

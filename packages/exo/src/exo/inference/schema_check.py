@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-_CPU_SECONDS = 10
-_MEMORY = 1 << 30
+_CPU_SECONDS = 2
+_MEMORY = 1 << 28
 _LONGEST_REASON = 300
 
 

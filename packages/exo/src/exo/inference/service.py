@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from exo.inference.caller import Caller, current_caller
 from exo.inference.conversation import conversation_key
 from exo.inference.engine import Capability, InferenceEngine
 from exo.inference.formatted import answer_in_format, first_attempt
+from exo.inference.json_check import refuse_large
 from exo.inference.metrics import NodeMetrics
 from exo.inference.scheduler import Lease, Scheduler, shutting_down
 from exo.inference.tool_calls import answer_with_tools
@@ -45,7 +46,9 @@ LATEST = ":latest"
 _PRELOAD_RETRY = 10.0
 
 logger = logging.getLogger(__name__)
+Request: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest
 Kept = TypeVar("Kept", ChatRequest, CompletionRequest, EmbeddingRequest)
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -302,7 +305,7 @@ class InferenceService:
 
     async def _admit(
         self,
-        request: ChatRequest | CompletionRequest | EmbeddingRequest,
+        request: Request,
         work: Callable[[], AsyncGenerator[Delta, None]],
         *,
         conversation: str = "",
@@ -322,13 +325,13 @@ class InferenceService:
                 meanwhile=meanwhile,
             ),
         )
-        answer = Answer(deltas, on_end=functools.partial(self._on_end, request.model, caller))
+        answer = Answer(deltas, on_end=functools.partial(self._on_end, request, caller))
         self._answers.add(answer)
         await answer.begin(timeout=self._deadline_of(request))
         self._has_served, self._blocked = True, ""
         return answer
 
-    def _deadline_of(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> float | None:
+    def _deadline_of(self, request: Request) -> float | None:
         own = None if isinstance(request, EmbeddingRequest) else request.limits.deadline
         return self._request_timeout if own is None else own
 
@@ -379,6 +382,8 @@ class InferenceService:
             self._need("tools", "tools", "calls of functions")
         if request.logprobs is not None:
             self._need("logprobs", "logprobs", "probabilities of tokens")
+        if request.format is not None and request.format.schema is not None:
+            refuse_large(request.format.schema, param="format")
 
     def _checks_format_of(self, request: ChatRequest) -> bool:
         """No engine constrains an answer that may also be a call."""
@@ -388,11 +393,18 @@ class InferenceService:
         if capability not in self.engine.capabilities:
             raise UnsupportedParameter(f"The engine {self.engine.name} has no {what}.", param=param)
 
-    def _on_end(self, model: str, caller: Caller, answer: Answer) -> None:
+    def _on_end(self, request: Request, caller: Caller, answer: Answer) -> None:
+        model = request.model
         self._answers.discard(answer)
         if not self._answers:
             self._all_ended.set()
-        self._accounts.close(caller, prompt=answer.usage.prompt_tokens, completion=answer.completion_tokens)
+        is_known = bool(answer.usage.prompt_tokens) or answer.first_token is None
+        self._accounts.close(
+            caller,
+            prompt=answer.usage.prompt_tokens,
+            completion=answer.completion_tokens,
+            uncounted=0 if is_known else _guess(request),
+        )
         if answer.first_token is not None:
             self.metrics.first_token.observe(answer.first_token - answer.started)
             self.metrics.generated.labels(model).inc(answer.completion_tokens)
@@ -401,6 +413,14 @@ class InferenceService:
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
             if answer.timings.decode > 0:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+def _guess(request: Request) -> int:
+    """About as many tokens as the prompt has: nobody counts that of an answer which was broken off."""
+    if isinstance(request, ChatRequest):
+        return sum(len(message.content) for message in request.messages) // _CHARACTERS_PER_TOKEN
+    texts = (request.prompt,) if isinstance(request, CompletionRequest) else request.inputs
+    return sum(map(len, texts)) // _CHARACTERS_PER_TOKEN
 
 
 def _kept_as_allowed(request: Kept) -> Kept:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -66,6 +65,8 @@ async def answer_with_tools(chat: Chat, request: ChatRequest) -> AsyncGenerator[
 class _CheckedCalls:
     def __init__(self, request: ChatRequest) -> None:
         self._tools = {tool.name: tool for tool in request.tools}
+        self._unusable: dict[str, str] = {}
+        """By function, why its schema cannot be followed. What has taken too long once is not tried again."""
         self._most = None if request.parallel_tool_calls else 1
         self._only = request.tool_choice.name
         self._mode = request.tool_choice.mode
@@ -118,21 +119,22 @@ class _CheckedCalls:
             return f"Only {self._only!r} was to be called."
         if self._made == self._most:
             return "Only one call at a time was allowed."
-        return await _problem_of_arguments(tool, arguments)
+        return await self._problem_of_arguments(tool, arguments)
+
+    async def _problem_of_arguments(self, tool: Tool, arguments: str) -> str:
+        if tool.name in self._unusable:
+            return self._unusable[tool.name]
+        try:
+            async with checking(None, param="tools") as is_object:
+                problem = await is_object(arguments)
+            if problem or not tool.parameters:
+                return problem
+            async with checking(tool.parameters, param="tools") as check:
+                return await check(arguments)
+        except InvalidRequest as error:
+            self._unusable[tool.name] = error.message
+            return error.message
 
 
 def _as_text(name: str, arguments: str) -> str:
     return f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
-
-
-async def _problem_of_arguments(tool: Tool, arguments: str) -> str:
-    schema: Mapping[str, Any] | None = tool.parameters
-    try:
-        async with checking(None, param="tools") as is_object:
-            problem = await is_object(arguments)
-        if problem or not schema:
-            return problem
-        async with checking(schema, param="tools") as check:
-            return await check(arguments)
-    except InvalidRequest as error:
-        return error.message
