@@ -14,15 +14,16 @@ _LEAST_OF_LLAMA_CPP = 1
 """With a bound of 0 it does not end reasoning that the prompt has begun: the line end there counts for its end."""
 
 
-def chat_json(request: ChatRequest, *, of_llama_cpp: bool = False) -> dict[str, Any]:
+def chat_json(request: ChatRequest, *, of_llama_cpp: bool = False, reasons: bool = True) -> dict[str, Any]:
     """A request for a chat, without the model's name. `of_llama_cpp` as in `calling_json`.
 
-    llama.cpp is to say with each piece how many tokens there have been, as it does not count those of reasoning.
+    If the model `reasons`, llama.cpp is to say with each piece how many tokens there have been, as it does not count
+    those of reasoning.
     Thinking and its bound have the names of llama.cpp, of which others know the first.
     """
     body: dict[str, Any] = {"messages": messages_json(request.messages)}
     body |= calling_json(request, of_llama_cpp=of_llama_cpp)
-    if of_llama_cpp:
+    if of_llama_cpp and reasons:
         body["timings_per_token"] = True
     if request.format is not None:
         body["response_format"] = format_json(request.format)

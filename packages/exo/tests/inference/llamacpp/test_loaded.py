@@ -38,9 +38,11 @@ while True:
     connection, _ = server.accept()
     kept.append(connection)
     asked = connection.recv(65536)
-    while b"\r\n\r\n" not in asked or not asked.rstrip().endswith(b"}"):
-        asked += connection.recv(65536)
-    if b"die" in asked:
+    while b"\r\n\r\n" not in asked or not (asked.startswith(b"GET") or asked.rstrip().endswith(b"}")):
+        asked += connection.recv(65536) or sys.exit()
+    if asked.startswith(b"GET"):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    elif b"die" in asked:
         connection.sendall(HEAD + WORD)
         os.kill(os.getpid(), 9)
     elif b"refuse" in asked:

@@ -73,9 +73,12 @@ class LlamaClient:
             transport=transport, base_url="http://worker", timeout=_TIMEOUT, trust_env=False
         )
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding."""
-        body = chat_json(request, of_llama_cpp=True)
+    async def chat(self, request: ChatRequest, *, reasons: bool = True) -> AsyncGenerator[Delta, None]:
+        """Stream an answer; closing the generator closes the connection, which makes llama.cpp stop decoding.
+
+        `reasons`: the model may reason, and the tokens of that are counted, which costs some time for each token.
+        """
+        body = chat_json(request, of_llama_cpp=True, reasons=reasons)
         async with contextlib.aclosing(self._stream("/v1/chat/completions", body, request.logprobs)) as deltas:
             async for delta in deltas:
                 yield delta

@@ -123,7 +123,8 @@ class LoadedModel(PooledModel):
 
     async def _run_chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request = await self._thinking_as_far_as_it_can(request)
-        async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request))) as deltas:
+        reasons = await self.can_think()
+        async with contextlib.aclosing(self._deltas(lambda: self._client.chat(request, reasons=reasons))) as deltas:
             async for delta in deltas:
                 yield delta
 
