@@ -322,9 +322,9 @@ def test_errors_of_other_endpoints(server: Server, client: openai.OpenAI) -> Non
         client.embeddings.create(model=UNKNOWN, input="One")
     with pytest.raises(openai.NotFoundError, match=UNKNOWN):
         client.responses.create(model=UNKNOWN, input=GREETING)
-    with pytest.raises(openai.NotFoundError, match="resp_unknown") as unknown:
+    with pytest.raises(openai.BadRequestError, match="resp_unknown") as unknown:
         client.responses.create(model=server.talker, input=GREETING, previous_response_id="resp_unknown")
-    assert unknown.value.param == "previous_response_id"
+    assert (unknown.value.code, unknown.value.param) == ("previous_response_not_found", "previous_response_id")
     with pytest.raises(openai.BadRequestError, match="suffix"):
         client.completions.create(model=server.talker, prompt="One", suffix="three")
 
