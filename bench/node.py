@@ -103,7 +103,7 @@ def running_node(
             node = Node(process, host, port, spawned)
             node.healthy_after = node.wait_for("/healthcheck")
             yield node
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the log tells why
             log.seek(0)
             sys.stderr.write("".join(log.readlines()[-20:]))
             raise

@@ -138,7 +138,7 @@ class Node:
             self._wait_for_address(timeout)
             if ready:
                 self.wait_until_ready(timeout)
-        except BaseException:
+        except BaseException:  # also Ctrl-C and time-outs of pytest: no node may be left over
             self.end()
             raise
 

@@ -229,7 +229,7 @@ class NpuWorker:
         await self._turn.acquire()
         try:
             process = await self._until_ready()
-        except BaseException:
+        except BaseException:  # also a cancellation: nobody else would give the turn back
             self._turn.release()
             raise
         self._runs += 1
@@ -344,7 +344,7 @@ class NpuWorker:
             process = self._process = await NpuProcess.spawn(self.label, self._env)
             self._become(State.LOADING)
             self.loaded = await self._load(process)
-        except BaseException:
+        except BaseException:  # also a cancellation: no process may be left over
             self._process = None
             if process is not None:
                 await process.end(0.0)

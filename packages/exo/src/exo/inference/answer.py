@@ -46,7 +46,7 @@ class Answer:
             self._first = await self._read()
         except StopAsyncIteration:
             self._first = Delta(finish_reason="stop")
-        except BaseException:
+        except BaseException:  # also a cancellation: the slot has to become free
             await self.aclose()
             raise
 

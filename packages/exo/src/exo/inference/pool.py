@@ -232,7 +232,7 @@ class ModelPool(Generic[M]):
         loading.waiters += 1
         try:
             return await asyncio.shield(loading.task)
-        except BaseException:
+        except BaseException:  # also a cancellation: whoever waits is counted
             loading.waiters -= 1
             if loading.model is not None:
                 await loading.model.leave()

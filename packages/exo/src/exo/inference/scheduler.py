@@ -103,7 +103,7 @@ class Scheduler:
             if meanwhile is not None:
                 await meanwhile()
             await turn
-        except BaseException:
+        except BaseException:  # also a cancellation: the place or the slot has to become free
             if not self._queue.cancel(ticket.id):
                 self._start(self._queue.release(ticket.id))
             raise

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -149,9 +149,7 @@ class InferenceService:
 
     async def chat(self, request: ChatRequest) -> Answer:
         """Admit a request and return once its run has begun. `request.model` is the id of a served model."""
-        if not request.messages:
-            raise InvalidRequest("messages must hold at least one message.", param="messages")
-        self._refuse_what_the_engine_cannot(request)
+        self._refuse_what_cannot_run(request)
         request = _kept_as_allowed(request)
         chat = functools.partial(answer_with_tools, self.engine.chat) if request.tools else self.engine.chat
         if self._checks_format_of(request):
@@ -164,18 +162,11 @@ class InferenceService:
         """The number of tokens that `chat` would prefill. Raises what it would refuse before it waits for a slot."""
         if self._draining:
             raise shutting_down()
-        if not request.messages:
-            raise InvalidRequest("messages must hold at least one message.", param="messages")
-        self._refuse_what_the_engine_cannot(request)
+        self._refuse_what_cannot_run(request)
         if self._checks_format_of(request):
             request = first_attempt(request)
-        try:
+        with self._defects_named(request.id):
             return await self.engine.count(request)
-        except ExoError:
-            raise
-        except Exception as error:  # as above
-            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
-            raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
 
     async def complete(self, request: CompletionRequest) -> Answer:
         """As `chat`, for a raw prompt."""
@@ -340,38 +331,42 @@ class InferenceService:
     ) -> AsyncGenerator[Delta, None]:
         lease = await acquire()
         try:
-            self.metrics.queue_wait.observe(lease.waited)
-            finished = False  # the contract: exactly one delta with a finish reason, and nothing after it
-            async with contextlib.aclosing(work()) as deltas:
-                async for delta in deltas:
-                    if finished:
-                        continue
-                    if delta.finish_reason is not None:
-                        finished = True
-                        lease.release()
-                        await asyncio.sleep(0)  # the next request begins before this answer's end is written
-                    yield delta
-            _refuse_unfinished(self.engine.name, finished=finished)
-        except ExoError:
-            raise
-        except Exception as error:  # as above
-            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request_id)
-            raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
+            with self._defects_named(request_id):
+                self.metrics.queue_wait.observe(lease.waited)
+                finished = False  # the contract: exactly one delta with a finish reason, and nothing after it
+                async with contextlib.aclosing(work()) as deltas:
+                    async for delta in deltas:
+                        if finished:
+                            continue
+                        if delta.finish_reason is not None:
+                            finished = True
+                            lease.release()
+                            await asyncio.sleep(0)  # the next request begins before this answer's end is written
+                        yield delta
+                _refuse_unfinished(self.engine.name, finished=finished)
         finally:
             lease.release()
 
     async def _prepare(self, request: ChatRequest) -> None:
         """For a request that waits: a refusal comes before its slot does."""
-        try:
+        with self._defects_named(request.id):
             await self.engine.prepare(request)
+
+    @contextlib.contextmanager
+    def _defects_named(self, request_id: str) -> Iterator[None]:
+        """What an engine raises beside the errors of exo is RunFailed; the log has the whole of it."""
+        try:
+            yield
         except ExoError:
             raise
-        except Exception as error:  # as above
-            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request.id)
+        except Exception as error:  # an engine is a plugin and may raise anything
+            logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request_id)
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
 
-    def _refuse_what_the_engine_cannot(self, request: ChatRequest) -> None:
+    def _refuse_what_cannot_run(self, request: ChatRequest) -> None:
         """A plugin need not know of fields that its capabilities leave out."""
+        if not request.messages:
+            raise InvalidRequest("messages must hold at least one message.", param="messages")
         if request.template is not None:
             self._need("template", "template", "templates other than the model's own")
         if request.think:

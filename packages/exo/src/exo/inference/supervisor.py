@@ -102,7 +102,7 @@ class WorkerProcess:
         await self._become(WorkerState.STARTING)
         try:
             process = await self._spawn()
-        except BaseException:
+        except BaseException:  # also a cancellation: the state has to be true
             await self._become(WorkerState.STOPPED)
             raise
         await self._become(WorkerState.READY)
@@ -217,7 +217,7 @@ class WorkerProcess:
         except asyncio.TimeoutError:
             await _end(process)
             raise ModelLoadError(f"{self.label} was not ready within {self._start_timeout:g} seconds.") from None
-        except BaseException:
+        except BaseException:  # also a cancellation: no process may be left over
             await _end(process)
             raise
         if answer != READY_LINE:

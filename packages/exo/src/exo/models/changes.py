@@ -163,7 +163,7 @@ def _lock(path: Path, name: str) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise PullError(f"{name} is being pulled already. Wait until that pull has ended.") from None
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the lock would stay
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever held it has removed it meanwhile

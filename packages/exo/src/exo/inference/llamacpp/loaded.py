@@ -103,7 +103,7 @@ class LoadedModel(PooledModel):
         """Raises ModelLoadError."""
         try:
             await self._worker.start()
-        except BaseException:
+        except BaseException:  # also a cancellation: no process may be left over
             await self.close()
             raise
 
