@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -115,6 +116,23 @@ def test_what_debugfs_hides_is_read_elsewhere(tmp_path: Path, env: dict[str, str
     assert (board.big_cpus, board.little_cpus) == ((4, 5, 6, 7), (0, 1, 2, 3)), "the usual numbering of the chip"
     assert len(board.problems) == 1
     assert "RKNPU 0.9.6 is too old" in board.problems[0]
+
+
+def test_a_debugfs_that_is_closed_to_this_user_is_no_error(
+    tmp_path: Path, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rock_5b(tmp_path)
+    look, closed = os.stat, str(tmp_path / "sys/kernel/debug/")
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if str(path).startswith(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)  # root may look everywhere
+        board = read_board(env, tmp_path)
+    assert (board.driver, board.flavour, board.problems) == ("0.9.8", "rknpu", ())
 
 
 @pytest.mark.parametrize(("version", "warned"), [("0.8.2", True), ("0.9.6", True), ("0.9.7", False), ("0.10.0", False)])

@@ -15,6 +15,14 @@ FAMILIES = {
     "rkllm_prefix_tokens_reused_total": "counter",
     "rkllm_worker_restarts_total": "counter",
     "rkllm_pad_loops_stopped_total": "counter",
+    "rkllm_npu_load_ratio": "gauge",
+    "rkllm_npu_frequency_hertz": "gauge",
+    "rkllm_npu_frequency_max_hertz": "gauge",
+    "rkllm_ddr_frequency_hertz": "gauge",
+    "rkllm_temperature_celsius": "gauge",
+    "rkllm_throttled": "gauge",
+    "rkllm_governor_info": "gauge",
+    "rkllm_driver_info": "gauge",
 }
 
 

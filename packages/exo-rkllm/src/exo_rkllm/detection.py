@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from exo.types import ConfigurationError
+from exo_rkllm.kernel_files import children, is_there, matching, text_of, whole_number
 from rkllm_facts.chips import CHIPS, chip
 
 Flavour = Literal["rknpu", "rocket"]
@@ -78,13 +79,13 @@ def read_board(env: Mapping[str, str], root: Path | None = None) -> Board:
     root = root or root_from(env)
     soc = _soc(root)
     name = _platform_of(soc)
-    driver, flavour = _driver(root)
+    driver, flavour = npu_driver(root)
     library, library_version, library_problems = _library(env, root)
     big, little = cpu_classes(root, name)
     return Board(
         soc=soc,
         chip=name,
-        model=_text(root / "proc/device-tree/model").strip("\0 \n") or None,
+        model=text_of(root / "proc/device-tree/model").strip("\0 \n") or None,
         driver=driver,
         flavour=flavour,
         library=library,
@@ -138,7 +139,7 @@ def cpu_classes(root: Path, chip_name: str | None = None) -> tuple[tuple[int, ..
     for file, same in (("cpu_capacity", _SAME_CAPACITY), ("cpufreq/cpuinfo_max_freq", _SAME_FREQUENCY)):
         found = {}
         for number, folder in _cpus(root):
-            value = _number(_text(folder / file).strip())
+            value = whole_number(text_of(folder / file).strip())
             if value is not None:
                 found[number] = value
         if found:
@@ -157,8 +158,8 @@ def cpu_classes(root: Path, chip_name: str | None = None) -> tuple[tuple[int, ..
 
 
 def _cpus(root: Path) -> Iterator[tuple[int, Path]]:
-    for folder in _children(root / "sys/devices/system/cpu"):
-        number = _number(folder.name.removeprefix("cpu"))
+    for folder in children(root / "sys/devices/system/cpu"):
+        number = whole_number(folder.name.removeprefix("cpu"))
         if folder.name.startswith("cpu") and number is not None:
             yield number, folder
 
@@ -168,7 +169,7 @@ def _cpus(root: Path) -> Iterator[tuple[int, Path]]:
 
 def _compatible(root: Path) -> list[str]:
     """The board's names, from the most special to the most general one."""
-    text = _text(root / "proc/device-tree/compatible") or _text(root / "sys/firmware/devicetree/base/compatible")
+    text = text_of(root / "proc/device-tree/compatible") or text_of(root / "sys/firmware/devicetree/base/compatible")
     return [name for name in text.strip().split("\0") if name]
 
 
@@ -203,45 +204,45 @@ def _chip_problems(root: Path, soc: str | None, platform: str | None) -> Iterato
 # --- the driver ---
 
 
-def _driver(root: Path) -> tuple[str | None, Flavour | None]:
+def npu_driver(root: Path) -> tuple[str | None, Flavour | None]:
     """Version and flavour of the NPU's driver.
 
     A driver that holds the device counts more than a module that is merely there: some kernels have both.
     """
     # debugfs is for root only; a module's own folder is there for everybody, and for drivers built into the kernel
     for file in ("sys/kernel/debug/rknpu/version", "proc/rknpu/version", "sys/module/rknpu/version"):
-        if version := _VERSION.search(_text(root / file)):
+        if version := _VERSION.search(text_of(root / file)):
             return version[0], _holder(root) or "rknpu"
     return None, _holder(root) or _module(root)
 
 
 def _holder(root: Path) -> Flavour | None:
-    if (root / "sys/kernel/debug/rknpu").exists() or _nodes(root) or _names(root / "sys/class/devfreq", "*.npu"):
+    if is_there(root / "sys/kernel/debug/rknpu") or _nodes(root) or matching(root / "sys/class/devfreq", "*.npu"):
         return "rknpu"
-    if any(_driver_of(entry) == "rocket" for entry in _children(root / "sys/class/accel")):
+    if any(_driver_of(entry) == "rocket" for entry in children(root / "sys/class/accel")):
         return "rocket"
     return None
 
 
 def _module(root: Path) -> Flavour | None:
-    loaded = {line.split(" ")[0] for line in _text(root / "proc/modules").splitlines()}
+    loaded = {line.split(" ")[0] for line in text_of(root / "proc/modules").splitlines()}
     platform = root / "sys/bus/platform/drivers"
-    if (root / "sys/module/rknpu").exists() or "rknpu" in loaded or (platform / "RKNPU").exists():
+    if is_there(root / "sys/module/rknpu") or "rknpu" in loaded or is_there(platform / "RKNPU"):
         return "rknpu"
-    if (root / "sys/module/rocket").exists() or "rocket" in loaded or (platform / "rocket").exists():
+    if is_there(root / "sys/module/rocket") or "rocket" in loaded or is_there(platform / "rocket"):
         return "rocket"
     return None
 
 
 def _nodes(root: Path) -> list[Path]:
     """The device files of the NPU. The GPU has one of the same kind, so the driver behind it decides."""
-    entries = _names(root / "sys/class/drm", "renderD*")
+    entries = matching(root / "sys/class/drm", "renderD*")
     return [root / "dev/dri" / entry.name for entry in entries if _driver_of(entry) == "rknpu"]
 
 
 def _driver_of(entry: Path) -> str:
     """The driver behind a device's entry in /sys/class, in lower case."""
-    named = re.search(r"^DRIVER=(\S+)$", _text(entry / "device/uevent"), re.MULTILINE)
+    named = re.search(r"^DRIVER=(\S+)$", text_of(entry / "device/uevent"), re.MULTILINE)
     if named:
         return named[1].lower()
     try:
@@ -269,7 +270,7 @@ def _driver_problems(root: Path, driver: str | None, flavour: Flavour | None) ->
             f"{'.'.join(map(str, WARNED_BELOW))}. It is part of the kernel: update the board's kernel."
         )
     for node in _nodes(root) if flavour == "rknpu" else ():
-        if not node.exists():
+        if not is_there(node):
             yield f"The NPU's device {node} is missing: give the container the devices of /dev/dri."
         elif not os.access(node, os.R_OK | os.W_OK):
             yield f"The NPU's device {node} may not be opened by this user: add the user to the device's group."
@@ -296,29 +297,3 @@ def _library(env: Mapping[str, str], root: Path) -> tuple[Path | None, str | Non
         return path, library_marker(path), ()
     except NpuError as error:
         return path, None, (error.message,)
-
-
-# --- reading ---
-
-
-def _text(file: Path) -> str:
-    """The content of a file; empty if it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return ""
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) else None
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (OSError, ValueError):
-        return []
-
-
-def _names(folder: Path, pattern: str) -> list[Path]:
-    return [entry for entry in _children(folder) if entry.match(pattern)]

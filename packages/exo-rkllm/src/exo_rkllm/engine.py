@@ -77,7 +77,7 @@ class RKLLMInferenceEngine(InferenceEngine):
     def __init__(self, context: EngineContext) -> None:
         super().__init__(context)
         self.settings = NpuSettings.from_env(context.env)
-        self.metrics = NpuMetrics(context.registry)
+        self.metrics = NpuMetrics(context.registry, root=self.settings.root)
         own = ModelStore(self.settings.models_dir)
         self.catalogue = Catalogue((context.store, own), context.cards, self.settings)
         self._library = NpuLibrary(own, self.catalogue, cards=context.cards, env=context.env)
@@ -112,7 +112,9 @@ class RKLLMInferenceEngine(InferenceEngine):
         return self._library
 
     async def models(self) -> Sequence[ModelCard]:
-        return self.catalogue.cards()
+        cards = self.catalogue.cards()
+        self.metrics.begin_at_zero(card.id for card in cards)
+        return cards
 
     async def describe(self, model: str) -> ModelDescription:
         """A model in memory may have less context than it would get by its Modelfile or card."""

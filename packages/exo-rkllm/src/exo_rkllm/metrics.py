@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from exo_rkllm.board_metrics import BoardCollector, LatestTelemetry
+from exo_rkllm.telemetry import read_telemetry
 
 _RUN_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
 _LOAD_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -12,9 +18,10 @@ class NpuMetrics:
     """One instance for each registry. A label `model` only ever holds the id of a served model.
 
     `endpoint` holds one of the server's own paths, never one that a client made up; `status` an HTTP status.
+    `root` is the folder that stands for `/` of the board; None where the NPU is another machine's.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, root: Path | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
         self.registry = registry
         self.server_up = Gauge(
@@ -50,3 +57,12 @@ class NpuMetrics:
             ["model"],
             registry=registry,
         )
+        self.board = BoardCollector(None if root is None else LatestTelemetry(lambda: read_telemetry(root)))
+        registry.register(self.board)
+
+    def begin_at_zero(self, models: Iterable[str]) -> None:
+        """Give each model its counters of rare events: Prometheus' increase() does not see the first one of a series
+        that begins with it."""
+        for model in models:
+            self.worker_restarts.labels(model)
+            self.pad_loops.labels(model)
