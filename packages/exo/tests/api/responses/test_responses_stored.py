@@ -40,6 +40,17 @@ async def test_a_stored_response_comes_back_as_it_was() -> None:
     assert refusal(again) == (400, "unsupported_parameter", "stream")
 
 
+async def test_a_header_names_what_is_stored_for_proxies() -> None:
+    node = Node(CapableEngine(["yes", last()]))
+    for stream in (False, True):
+        answer = await create(node, {"input": "hi", "stream": stream})
+        stored = events(answer)[-1]["response"] if stream else answer.json()
+        assert answer.headers["x-exo-response-id"] == stored["id"]
+        assert (await get(node, stored["id"]))["id"] == stored["id"]
+    assert "x-exo-response-id" not in (await create(node, {"input": "hi", "store": False})).headers
+    assert "x-exo-response-id" not in (await create(node, {"input": "hi", "model": "none"})).headers
+
+
 async def test_a_conversation_goes_on_with_all_that_was_said() -> None:
     engine = CapableEngine([Delta(reasoning="hm"), "I ask.", *call(0, "time", "{}"), last("tool_calls")])
     node = Node(engine)

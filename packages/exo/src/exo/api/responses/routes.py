@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
-from exo.api.exchange import JSON_TYPE, exchange_of, read_body, send_bytes, send_json
+from exo.api.exchange import JSON_TYPE, Exchange, exchange_of, read_body, send_bytes, send_json
 from exo.api.openai.shared import named_as_sent
 from exo.api.responses.answer import Keep, ResponseCollector, ResponseEventWriter
 from exo.api.responses.conversation import listed_items, messages_of
@@ -32,6 +32,9 @@ from exo.api.responses.store import ResponseStore, StoredResponse, Turn
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
 from exo.types import ChatRequest, InvalidRequest, Message, NotFound, PreviousResponseNotFound, UnsupportedParameter
+
+STORED_HEADER = b"x-exo-response-id"
+"""The id of a response that is going to be stored: a proxy sends what goes on from it to the same node."""
 
 
 class Responses:
@@ -71,7 +74,7 @@ class Responses:
         else:
             heartbeat, collector = self._settings.heartbeat, ResponseCollector(response, keep)
             deliver = functools.partial(send_whole, send, writer=collector, exchange=exchange, heartbeat=heartbeat)
-        ask = functools.partial(self._ask, request)
+        ask = functools.partial(self._ask, request, exchange, response.id if keep else None)
         await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
     async def stored(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
@@ -96,9 +99,12 @@ class Responses:
             raise InvalidRequest(f"{name}: {what}.", param=name) from None
         await send_json(send, 200, page_of(listed_items(stored.items, stored.id), query))
 
-    async def _ask(self, request: ChatRequest) -> Answer:
+    async def _ask(self, request: ChatRequest, exchange: Exchange, kept_as: str | None) -> Answer:
         with named_as_sent(FIELD_NAMES):
-            return await self._service.chat(request)
+            answer = await self._service.chat(request)
+        if kept_as is not None:
+            exchange.extra_headers.append((STORED_HEADER, kept_as.encode()))
+        return answer
 
     def _earlier(self, wire: ResponsesRequest, key: str) -> Turn | None:
         if wire.previous_response_id is None:
