@@ -1,0 +1,187 @@
+"""cluster.toml: the nodes behind one address, and how the proxy in front of them is set up.
+
+deploy/cluster.example.toml has every key with its meaning.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from exo.cluster.inventory_check import InventoryFault, check, explain
+from exo.types import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+_SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
+
+Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
+Slots: TypeAlias = Annotated[int, Meta(ge=1, le=1024)]
+Weight: TypeAlias = Annotated[int, Meta(ge=1, le=256)]
+Model: TypeAlias = Annotated[str, Meta(pattern=_MODEL, max_length=200)]
+Models: TypeAlias = Annotated[tuple[Model, ...], Meta(min_length=1)]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
+Host: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]*$", max_length=253)]
+PlainPath: TypeAlias = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~+/@-]+$", max_length=1000)]
+"""An absolute path that needs no quotes in any of the rendered files."""
+Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=86_400)]
+LabelName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$", max_length=100)]
+LabelValue: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class InventoryNode(_Table, frozen=True, kw_only=True):
+    """One node. `slots` is how many requests it runs at the same time, `weight` its share next to the others.
+
+    `models` are the ids that it serves. `labels` go with its metrics.
+    """
+
+    name: Name
+    address: Host
+    port: Port = 52415
+    slots: Slots = 1
+    models: Models = ()
+    weight: Weight = 100
+    labels: dict[LabelName, LabelValue] = {}
+
+
+class NodeDefaults(_Table, frozen=True, kw_only=True):
+    """What a node has that does not say otherwise."""
+
+    port: Port | None = None
+    slots: Slots | None = None
+    models: Models | None = None
+    weight: Weight | None = None
+
+
+class Proxy(_Table, frozen=True, kw_only=True):
+    """The proxy in front of the nodes. Times are in seconds, `max_body` is in bytes.
+
+    `metrics_port` of HAProxy serves its metrics and its page of statistics, to `metrics_address` only. `admin_socket`
+    is where `exo cluster watch` and `drain` speak to it; `admin_user` owns it, root without one.
+    """
+
+    address: Host = "0.0.0.0"
+    port: Port = 52415
+    metrics_address: Host = "127.0.0.1"
+    metrics_port: Port = 8404
+    admin_socket: PlainPath = "/run/haproxy/exo-admin.sock"
+    admin_user: Name | None = None
+    user: Name = "haproxy"
+    max_body: Annotated[int, Meta(ge=16_384, le=16_777_216)] = 262_144
+    max_connections: Annotated[int, Meta(ge=16, le=100_000)] = 2000
+    queue_timeout: Seconds = 300
+    answer_timeout: Seconds = 300
+    slow_start: Seconds = 10
+    conversation_memory: Seconds = 3600
+
+
+class Tls(_Table, frozen=True, kw_only=True):
+    """`certificate` is a PEM file with the chain and the private key."""
+
+    certificate: PlainPath
+
+
+class Keys(_Table, frozen=True, kw_only=True):
+    """Keys of the nodes, for what speaks to them on the cluster's own account. A name that ends in `_file` is a path.
+
+    `nodes` reads metrics; `admin` may switch drain mode. `stats` is USER:PASSWORD for HAProxy's page.
+    """
+
+    nodes: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=500)] | None = None
+    nodes_file: str | None = None
+    admin: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=500)] | None = None
+    admin_file: str | None = None
+    stats: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+:[A-Za-z0-9._!@%+=,-]+$")] | None = None
+
+
+class Inventory(_Table, frozen=True, kw_only=True):
+    """The whole file. `aliases` are further names of models, which their nodes know too."""
+
+    nodes: Annotated[tuple[InventoryNode, ...], Meta(min_length=1, max_length=1000)]
+    name: Name = "exo"
+    secret_file: str | None = None
+    defaults: NodeDefaults = NodeDefaults()
+    aliases: dict[Model, Model] = {}
+    proxy: Proxy = Proxy()
+    tls: Tls | None = None
+    keys: Keys = Keys()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The ids of all models, in the order of the file."""
+        return tuple(dict.fromkeys(model for node in self.nodes for model in node.models))
+
+
+def read_inventory(path: Path) -> Inventory:
+    """The inventory in `path`, with its defaults, and with the contents of key files in place of their names.
+
+    Raises ConfigurationError, which names the key at fault as a path such as `nodes[1].port`, or the line.
+    """
+    try:
+        raw = path.read_bytes()
+        return parse_inventory(raw.decode("utf-8"), base=path.parent)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{path}, line {line}: this is not UTF-8.") from error
+    except InventoryFault as fault:
+        raise ConfigurationError(f"{path}{fault}") from fault
+
+
+def parse_inventory(text: str, *, base: Path = Path()) -> Inventory:
+    """As `read_inventory`; `base` is where relative paths of key files begin. Raises InventoryFault."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_fault(str(error), text) from error
+    try:
+        msgspec.convert(tables, Inventory)
+        defaults = tables.get("defaults", {})
+        nodes = [{**defaults, **node} for node in tables["nodes"]]
+        inventory = msgspec.convert({**tables, "nodes": nodes}, Inventory)
+    except msgspec.ValidationError as error:
+        raise explain(error, Inventory) from error
+    check(inventory)
+    keys = inventory.keys
+    own = msgspec.structs.replace(
+        keys,
+        nodes=_from_file("keys.nodes_file", keys.nodes_file, base) or keys.nodes,
+        admin=_from_file("keys.admin_file", keys.admin_file, base) or keys.admin,
+    )
+    secret = None if inventory.secret_file is None else str(base / Path(inventory.secret_file).expanduser())
+    return msgspec.structs.replace(inventory, keys=own, secret_file=secret)
+
+
+def _syntax_fault(message: str, text: str) -> InventoryFault:
+    found = _SYNTAX.fullmatch(message)
+    if found is None:
+        return InventoryFault("", message)
+    if found["line"] is None:
+        return InventoryFault("", f"{found['what']} at the end of the file", line=text.count("\n") + 1)
+    return InventoryFault("", found["what"], line=int(found["line"]), column=int(found["column"]))
+
+
+def _from_file(where: str, name: str | None, base: Path) -> str | None:
+    if name is None:
+        return None
+    try:
+        key = (base / Path(name).expanduser()).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryFault(where, f"the file cannot be read: {error}") from error
+    if not re.fullmatch(r"[!-~]{1,500}", key):
+        raise InventoryFault(where, "the file has to hold one key on one line")
+    return key

@@ -1,0 +1,294 @@
+"""What the rendered haproxy.cfg does with single requests: a real HAProxy before nodes that only tell what they got."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from cluster_support.stand_in import StandIn
+from exo.cluster.render import render
+from support import wait_until
+
+pytestmark = pytest.mark.system
+QUICK, DEEP = "qwen/quick:1b", "deep-7b"
+ALIAS = "fast"
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@dataclass
+class Cluster:
+    """HAProxy before stand-ins; `http` is a client for it."""
+
+    nodes: dict[str, StandIn]
+    http: httpx2.Client
+    log: Path
+
+    def chat(self, text: str = "Hello", **fields: Any) -> httpx2.Response:
+        return self.http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": text}], **fields})
+
+    @property
+    def came(self) -> int:
+        """How many requests have reached a node."""
+        return sum(len(node.asked) for node in self.nodes.values())
+
+    def node_of(self, text: str = "Hello", **fields: Any) -> str:
+        answer = self.chat(text, **fields)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["node"])
+
+
+@contextlib.contextmanager
+def cluster_of(folder: Path, nodes: Sequence[tuple[str, Sequence[str]]], extra: str = "") -> Iterator[Cluster]:
+    port, metrics = free_ports(2)
+    with contextlib.ExitStack() as stack:
+        stand_ins = {name: stack.enter_context(StandIn(name)) for name, _ in nodes}
+        tables = "\n".join(
+            f'[[nodes]]\nname = "{name}"\naddress = "127.0.0.1"\nport = {stand_ins[name].port}\n'
+            f"models = {json.dumps(list(models))}"
+            for name, models in nodes
+        )
+        proxy = f'[proxy]\naddress = "127.0.0.1"\nport = {port}\nmetrics_port = {metrics}\nslow_start = 1\n'
+        proxy += f'admin_socket = "{folder}/admin.sock"\n{extra}'
+        (folder / "cluster.toml").write_text(f'{tables}\n[aliases]\n"{ALIAS}" = "{nodes[0][1][0]}"\n{proxy}')
+        for file in render("haproxy", folder / "cluster.toml"):
+            file.write(folder)
+        log = folder / "haproxy.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stdout=out, stderr=out)
+        try:
+            http = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60))
+            wait_until(lambda: is_ready(http), timeout=20, what=f"HAProxy to find a node, see {log}")
+            yield Cluster(stand_ins, http, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def is_ready(http: httpx2.Client) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return http.get("/ready").status_code == 200
+    return False
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster_of(tmp_path, [("a", [QUICK]), ("b", [DEEP])]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster_of(tmp_path, [("a", [QUICK]), ("b", [QUICK])], "max_body = 16384\n") as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("body", "node"),
+    [
+        (f'{{"model":"{QUICK}"}}', "a"),
+        (f'{{"model":"{DEEP}"}}', "b"),
+        (f'{{"model":"{DEEP.upper()}"}}', "b"),
+        (f'{{"model":"{DEEP}:latest"}}', "b"),
+        (f'{{"model":"{ALIAS}"}}', "a"),
+        (r'{"model":"qwen\/quick:1b"}', "a"),
+        (f'{{"messages":[{{"role":"user","content":"\\"model\\":\\"{QUICK}\\""}}],"model":"{DEEP}"}}', "b"),
+        (f'{{"options":{{"model":"{QUICK}"}},"model":"{DEEP}"}}', "b"),
+        (f' {{ "model" :\t"{DEEP}" }}', "b"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat", "/v1/responses"])
+def test_a_request_goes_where_its_model_is(two_models: Cluster, path: str, body: str, node: str) -> None:
+    answer = two_models.http.post(path, content=body)
+    assert (answer.status_code, answer.json()["node"], answer.headers["x-exo-node"]) == (200, node, node)
+
+
+def test_every_rule_of_a_model_on_one_proxy(two_models: Cluster) -> None:
+    """Ollama's older name of the field, requests without a model, `auto`, listings of one model."""
+    assert two_models.http.post("/api/show", json={"name": DEEP}).json()["node"] == "b"
+    for body in ({}, {"model": ""}, {"model": "auto"}, {"model": None}):
+        assert two_models.http.post("/v1/completions", json={"prompt": "Hello", **body}).json()["node"] in "ab"
+    assert two_models.http.get(f"/v1/models/{DEEP}").json()["node"] == "b"
+    assert two_models.http.get("/v1/models/qwen%2Fquick:1b").json()["node"] == "a"
+    assert two_models.http.get("/v1/models/nothing").status_code == 404
+    listed = two_models.http.get("/v1/models").json()
+    assert [entry["id"] for entry in listed["data"]] == [QUICK, DEEP]
+    assert [entry["name"] for entry in two_models.http.get("/api/tags").json()["models"]] == [QUICK, DEEP]
+
+
+def test_quiet_nodes_of_both_pools_serve_requests_for_any_model(two_models: Cluster) -> None:
+    seen = {two_models.node_of(f"Question {number}") for number in range(30)}
+    assert seen == {"a", "b"}
+
+
+def test_a_follow_up_for_any_model_stays_in_its_pool(two_models: Cluster) -> None:
+    for number in range(6):
+        first = two_models.node_of(f"Question {number}")
+        assert [two_models.node_of(f"Question {number}") for _ in range(4)] == [first] * 4
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/chat/completions", ("error", "message")),
+        ("/v1/messages", ("error", "message")),
+        ("/api/chat", ("error",)),
+    ],
+)
+def test_a_model_that_nobody_has(two_models: Cluster, path: str, message: tuple[str, ...]) -> None:
+    answer = two_models.http.post(path, json={"model": 'no "such\\ one', "messages": []})
+    assert answer.status_code == 404
+    said = answer.json()
+    for key in message:
+        said = said[key]
+    assert 'no "such\\ one' in said
+    assert f"{QUICK}, {DEEP}" in said
+    assert "x-request-id" in answer.headers
+    assert not any(node.asked for node in two_models.nodes.values())
+
+
+def test_the_code_of_openai_for_a_model_that_nobody_has(two_models: Cluster) -> None:
+    error = two_models.chat(model="x").json()["error"]
+    assert (error["code"], error["type"], error["param"]) == ("model_not_found", "invalid_request_error", None)
+    said = two_models.http.post("/v1/messages", json={"model": "x"}).json()
+    assert said["type"] == "error"
+
+
+def test_what_concerns_one_node_is_refused(two_models: Cluster) -> None:
+    for method, path in (
+        ("POST", "/api/pull"),
+        ("POST", "/API/Delete"),
+        ("DELETE", "/api/delete"),
+        ("POST", "/api/blobs/sha256:1"),
+        ("POST", "/v1/drain"),
+        ("POST", "/v1/cluster/challenge"),
+        ("GET", "/metrics"),
+    ):
+        answer = two_models.http.request(method, path, json={"model": QUICK})
+        assert (answer.status_code, "that node itself" in answer.text) == (403, True), path
+    assert not any(node.asked for node in two_models.nodes.values())
+
+
+def test_bodies_over_the_limit(alike: Cluster) -> None:
+    fitting = "x" * (16384 - len('{"messages":[{"role":"user","content":""}]}'))
+    body = {"messages": [{"role": "user", "content": fitting}]}
+    sent = json.dumps(body, separators=(",", ":")).encode()
+    assert len(sent) == 16384
+    headers = {"x-long": "y" * 30_000}
+    assert alike.http.post("/v1/chat/completions", content=sent, headers=headers).status_code == 200
+    assert alike.http.post("/v1/chat/completions", content=sent + b" ").status_code == 413
+    assert alike.http.post("/v1/chat/completions", content=iter([sent, b" " * 500_000])).status_code == 413
+    assert alike.http.get("/v1/models", headers={"x-long": "y" * 33_000}).status_code == 431
+    (asked,) = alike.nodes["a"].asked + alike.nodes["b"].asked
+    assert asked.body == body
+
+
+def test_ids_and_keys_are_passed_on(alike: Cluster) -> None:
+    own = {"x-request-id": "mine-1", "authorization": "Bearer a-key", "x-api-key": "another"}
+    answer = alike.http.post("/v1/completions", json={"prompt": "Hello"}, headers=own)
+    asked = alike.nodes[answer.json()["node"]].asked[-1]
+    assert {name: asked.headers[name] for name in own} == own
+    assert answer.headers["x-request-id"] == "mine-1"
+    made = alike.http.post("/v1/completions", json={}, headers={"x-request-id": 'a "bad" one'})
+    asked = alike.nodes[made.json()["node"]].asked[-1]
+    assert made.headers["x-request-id"] == asked.headers["x-request-id"]
+    assert len(asked.headers["x-request-id"]) == 36
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "{}"}]},
+        {"messages": [{"role": "user", "content": "{}"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "{}"}]}]},
+        {"system": [{"type": "text", "text": "Be short."}], "messages": [{"role": "user", "content": "{}"}]},
+        {
+            "messages": [
+                {"role": "developer", "content": [{"type": "text", "text": "Be short."}]},
+                {"role": "user", "content": [{"type": "text", "text": "{}"}]},
+            ]
+        },
+        {"input": "{}"},
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "{}"}]}]},
+    ],
+    ids=["system", "user", "parts", "anthropic", "developer", "input", "input-parts"],
+)
+def test_follow_ups_go_to_the_node_of_the_first_turn(alike: Cluster, first: dict[str, Any]) -> None:
+    """Whatever the shape; and different questions are spread over both nodes."""
+    seen = []
+    for number in range(8):
+        body = json.loads(json.dumps(first).replace("{}", f"Question {number}"))
+        nodes = [
+            alike.http.post("/v1/chat/completions", json={**body, "max_tokens": turn}).json()["node"]
+            for turn in (1, 2, 3)
+        ]
+        assert nodes == [nodes[0]] * 3, body
+        seen.append(nodes[0])
+    assert sorted(seen) == ["a"] * 4 + ["b"] * 4
+
+
+def test_what_goes_on_from_a_stored_response_goes_to_the_node_that_has_it(alike: Cluster) -> None:
+    made = {
+        alike.http.post("/v1/responses", json={"input": f"Question {number}"}).json()["node"] for number in range(6)
+    }
+    assert made == {"a", "b"}
+    for node in ("a", "b", "a", "b"):
+        body = {"previous_response_id": f"resp_{node}", "input": f"And from {node}?"}
+        assert alike.http.post("/v1/responses", json=body).json()["node"] == node
+        assert alike.http.get(f"/v1/responses/resp_{node}").json()["node"] == node
+        assert alike.http.delete(f"/v1/responses/resp_{node}").json()["node"] == node
+
+
+def test_listings_do_not_wait_behind_chats(alike: Cluster) -> None:
+    """Each node is held by a chat, and one more waits; the listing is answered."""
+    for node in alike.nodes.values():
+        node.hold()
+    chats = [threading.Thread(target=alike.chat, args=(f"Question {number}",)) for number in range(3)]
+    for chat in chats:
+        chat.start()
+    wait_until(lambda: alike.came == 2, timeout=10, what="both nodes to have a chat")
+    for path in ("/v1/models", "/api/tags", "/v1/models/x"):
+        with contextlib.suppress(httpx2.ReadTimeout):  # the stand-in holds it, but it has come
+            alike.http.get(path, timeout=0.3)
+    wait_until(lambda: alike.came >= 4, timeout=10, what="the listings to reach the nodes")
+    paths = [asked.path for node in alike.nodes.values() for asked in node.asked]
+    assert paths.count("/v1/chat/completions") == 2
+    for node in alike.nodes.values():
+        node.let_go()
+    for chat in chats:
+        chat.join()
+    assert sum(asked.path == "/v1/chat/completions" for node in alike.nodes.values() for asked in node.asked) == 3
+
+
+def test_what_a_node_refuses_is_served_by_another_at_once(alike: Cluster) -> None:
+    """Also the follow-ups of a conversation, which stay there then."""
+    first = alike.node_of("Question")
+    other = "b" if first == "a" else "a"
+    alike.nodes[first].ready = False
+    assert [alike.node_of("Question") for _ in range(3)] == [other] * 3
+    alike.nodes[first].ready = True
+    assert alike.node_of("Question") == other
+
+
+def test_no_node_is_left(alike: Cluster) -> None:
+    for node in alike.nodes.values():
+        node.ready = False
+    wait_until(lambda: alike.http.get("/ready").status_code == 503, timeout=20, what="HAProxy to see it")
+    answer = alike.chat()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["error"]["code"] == "proxy_error"
+    assert alike.http.get("/healthcheck").status_code == 200
