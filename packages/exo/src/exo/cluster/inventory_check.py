@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """The name of the model that any node may choose."""
-_PATH = re.compile(r"(?P<what>.*) - at (?P<key>key in )?`\$\.?(?P<path>.*)`", re.DOTALL)
+_PATH = re.compile(r"(?P<what>.*) - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`", re.DOTALL)
 _PATTERN = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _RESERVED_LABELS = frozenset({"node", "instance", "job"})
-_RESERVED_NAMES = frozenset({"backend", "frontend"})
+RESERVED_NAMES = frozenset({"backend", "frontend"})
 """What HAProxy itself puts in the place of a server's name."""
 
 
@@ -84,7 +84,7 @@ def _node_faults(inventory: Inventory) -> Iterator[InventoryFault]:
         if names.setdefault(node.name.lower(), number) != number:
             first = f"nodes[{names[node.name.lower()]}]"
             yield InventoryFault(f"{here}.name", f"{first} has this name already; upper and lower case are alike here")
-        if node.name.lower() in _RESERVED_NAMES:
+        if node.name.lower() in RESERVED_NAMES:
             yield InventoryFault(f"{here}.name", f"{node.name} is a word of HAProxy's own")
         place = (node.address.lower(), node.port)
         if places.setdefault(place, number) != number:

@@ -38,8 +38,20 @@ def template(name: str) -> Template:
         autoescape=False,  # noqa: S701 - these are no web pages; the inventory's patterns leave nothing to escape
     )
     environment.filters["place"] = _place
+    environment.filters["quoted"] = quoted
     return environment.get_template(name)
 
 
 def _place(node: InventoryNode) -> str:
     return host_and_port(node.address, node.port)
+
+
+def quoted(text: str) -> str:
+    """A text in YAML, in double quotes and in ASCII."""
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if " " <= character <= "~" else f"\\U{ord(character):08x}"

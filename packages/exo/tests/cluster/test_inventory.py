@@ -1,0 +1,153 @@
+"""cluster.toml: what is in force, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from exo.cluster.inventory import Inventory, InventoryNode, parse_inventory, read_inventory
+from exo.cluster.inventory_check import InventoryFault
+from exo.types import ConfigurationError
+
+EXAMPLE = Path(__file__).parents[4] / "deploy/cluster.example.toml"
+ONE = '[[nodes]]\nname = "a"\naddress = "192.0.2.1"\nmodels = ["m"]\n'
+
+
+def two(second: str) -> str:
+    return f"{ONE}[[nodes]]\n{second}\n"
+
+
+def test_the_example_says_what_is_in_force() -> None:
+    """Its keys with values are the usual ones, so that nobody has to look for them elsewhere."""
+    example = read_inventory(EXAMPLE)
+    assert [node.name for node in example.nodes] == ["board-1", "board-2", "board-3"]
+    assert example.nodes[0] == InventoryNode(
+        name="board-1",
+        address="192.0.2.11",
+        models=("qwen2.5-1.5b-instruct",),
+        labels={"rack": "left", "chip": "rk3588"},
+    )
+    assert example.proxy == Inventory(nodes=example.nodes).proxy
+
+
+def test_the_example_has_every_key() -> None:
+    """Also those that are commented out, which are valid once they are not."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    uncommented = re.sub(r"^# (?=\[|[a-z_]+ = |\"[^\"]+\" = )", "", text, flags=re.MULTILINE)
+    for name in ("nodes_file", "admin_file"):
+        uncommented = re.sub(
+            rf'^{name} = "[^"]+"', f'{name.removesuffix("_file")} = "key"', uncommented, flags=re.MULTILINE
+        )
+    whole = parse_inventory(uncommented)
+    assert [node.name for node in whole.nodes] == ["board-1", "board-2", "board-3", "board-4"]
+    assert whole.nodes[3].port == 8080
+    assert whole.aliases == {"qwen2.5:1.5b": "qwen2.5-1.5b-instruct"}
+    assert whole.tls is not None
+    keys = {field.name for kind in (whole, whole.proxy, whole.nodes[0]) for field in msgspec.structs.fields(kind)}
+    assert [key for key in keys if not re.search(rf"\b{key}\b", text)] == []
+
+
+def test_defaults_are_for_nodes_that_do_not_say_otherwise() -> None:
+    own = 'name = "b"\naddress = "192.0.2.2"\nport = 52415\nslots = 1'
+    found = parse_inventory(f'[defaults]\nport = 8080\nslots = 4\nmodels = ["d"]\nweight = 7\n{two(own)}')
+    assert [(node.port, node.slots, node.models, node.weight) for node in found.nodes] == [
+        (8080, 4, ("m",), 7),
+        (52415, 1, ("d",), 7),
+    ]
+    assert found.models == ("m", "d")
+
+
+def test_key_files_begin_at_the_inventory(tmp_path: Path) -> None:
+    (tmp_path / "nodes.key").write_text("exo-1\n")
+    (tmp_path / "cluster.toml").write_text(f'secret_file = "s"\n{ONE}[keys]\nnodes_file = "nodes.key"\nadmin = "exo-2"')
+    found = read_inventory(tmp_path / "cluster.toml")
+    assert (found.keys.nodes, found.keys.admin, found.secret_file) == ("exo-1", "exo-2", str(tmp_path / "s"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nodes: this key has to be there."),
+        ("nodes = []", "nodes: expected array of length >= 1."),
+        ('nodes = "a"', "nodes: expected array, got str."),
+        ('[[nodes]]\nname = "a"', "nodes[0].address: this key has to be there."),
+        (f"{ONE}prt = 1", "nodes[0].prt: there is no such key, did you mean port?"),
+        (f"{ONE}zzz = 1", "nodes[0].zzz: there is no such key; there are name, address, port, slots, models, weight,"),
+        (f"{ONE}[proxy]\nprt = 1", "proxy.prt: there is no such key, did you mean port?"),
+        (f"{ONE}[prxy]", "prxy: there is no such key, did you mean proxy?"),
+        (f"{ONE}port = 70000", "nodes[0].port: expected int <= 65535."),
+        (f'{ONE}port = "1"', "nodes[0].port: expected int, got str."),
+        (f"{ONE}slots = 0", "nodes[0].slots: expected int >= 1."),
+        (f"{ONE}weight = 257", "nodes[0].weight: expected int <= 256."),
+        (ONE.replace('"m"', '"m n"'), "nodes[0].models[0]: this has to match '^[A-Za-z0-9]"),
+        (ONE.replace('"m"', '"m\'"'), "nodes[0].models[0]: this has to match"),
+        (ONE.replace('"m"', '"Auto"'), "nodes[0].models[0]: auto stands for any model."),
+        (ONE.replace('["m"]', "[]"), "nodes[0].models: expected array of length >= 1."),
+        ('[[nodes]]\nname = "a"\naddress = "b"', "nodes[0].models: this key has to be there, here or in defaults."),
+        (ONE.replace('"a"', '"BACKEND"'), "nodes[0].name: BACKEND is a word of HAProxy's own."),
+        (ONE.replace("192.0.2.1", "a b"), "nodes[0].address: this has to match"),
+        (f'{ONE}labels = {{ node = "x" }}', "nodes[0].labels.node: this label is set already."),
+        (f'{ONE}labels = {{ "1x" = "x" }}', "nodes[0].labels: a key here has to match '^[a-zA-Z]"),
+        (two('name = "A"\naddress = "b"\nmodels = ["m"]'), "nodes[1].name: nodes[0] has this name already;"),
+        (
+            two('name = "b"\naddress = "192.0.2.1"\nmodels = ["m"]'),
+            "nodes[1].address: nodes[0] has this address and port already.",
+        ),
+        (f'{ONE}[aliases]\nx = "y"', "aliases.x: no node has the model y; there are m."),
+        (f'{ONE}[aliases]\nM = "m"', "aliases.M: a node has a model of that name."),
+        (f'{ONE}[aliases]\nauto = "m"', "aliases.auto: auto stands for any model."),
+        (f"{ONE}[proxy]\nport = 80\nmetrics_port = 80", "proxy.metrics_port: proxy.port has this port already."),
+        (f"{ONE}[proxy]\nqueue_timeout = 0", "proxy.queue_timeout: expected int >= 1."),
+        (f'{ONE}[proxy]\nadmin_socket = "a.sock"', "proxy.admin_socket: this has to match"),
+        (f"{ONE}[tls]", "tls.certificate: this key has to be there."),
+        (f'{ONE}[keys]\nadmin = "a"\nadmin_file = "b"', "keys.admin_file: keys.admin is given already,"),
+        (f'{ONE}[keys]\nnodes_file = "/nowhere"', "keys.nodes_file: the file cannot be read:"),
+        (f'{ONE}[keys]\nstats = "password"', "keys.stats: this has to match"),
+        (f"{ONE}secret_file = 1", "nodes[0].secret_file: there is no such key"),
+    ],
+)
+def test_a_mistake_is_named_by_its_key(text: str, said: str) -> None:
+    with pytest.raises(InventoryFault) as raised:
+        parse_inventory(text)
+    assert str(raised.value).startswith(f": {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('name = "a"\nname = "b"\n', ", line 2"),
+        ("[proxy]\nport = = 3", ", line 2, column 8: Invalid value."),
+        ("[[nodes]\n", ", line 1, column 8: Expected"),
+        ('name = "a\n', ", line 1"),
+    ],
+)
+def test_what_is_no_toml_is_named_by_its_line(text: str, said: str) -> None:
+    with pytest.raises(InventoryFault) as raised:
+        parse_inventory(text)
+    assert str(raised.value).startswith(said)
+
+
+def test_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path} cannot be read: No such file")):
+        read_inventory(path)
+    path.write_bytes(b'name = "a"\n\xff')
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path}, line 2: this is not UTF-8.")):
+        read_inventory(path)
+    path.write_text(f"{ONE}port = 0")
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path}: nodes[0].port: expected int >= 1.")):
+        read_inventory(path)
+    path.write_text("port = ")
+    with pytest.raises(ConfigurationError, match=re.escape(f"{path}, line 1")):
+        read_inventory(path)
+
+
+@pytest.mark.parametrize("content", ["", "two words", "two\nlines"])
+def test_a_key_file_holds_one_key(tmp_path: Path, content: str) -> None:
+    (tmp_path / "k").write_text(content)
+    (tmp_path / "cluster.toml").write_text(f'{ONE}[keys]\nadmin_file = "k"')
+    with pytest.raises(ConfigurationError, match=r"keys\.admin_file: the file has to hold one key on one line"):
+        read_inventory(tmp_path / "cluster.toml")
