@@ -6,10 +6,11 @@ While the load runs it only notes which bytes came when; they are understood aft
 from __future__ import annotations
 
 import asyncio
+import http.client
 import resource
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,8 @@ class Chat:
     """One streamed chat as it was received. Times are of time.monotonic, which all processes share.
 
     `times` holds the arrival of each piece of text. `ids` are the ids that its events carried: more than one means that
-    answers were mixed up. `problem` is empty for a stream that came to its end.
+    answers were mixed up. `problem` is empty for a stream that came to its end. `status` is 0 where no answer began.
+    `prompt_tokens` are those of the whole prompt, `cached_tokens` the part of them that was not evaluated again.
     """
 
     asked: float
@@ -38,8 +40,11 @@ class Chat:
     ids: set[str] = field(default_factory=set)
     finish: str | None = None
     completion_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     ended: float = 0.0
     problem: str = ""
+    status: int = 0
 
     @property
     def gaps(self) -> list[float]:
@@ -56,8 +61,14 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
 class _Usage(msgspec.Struct):
     completion_tokens: int
+    prompt_tokens: int = 0
+    prompt_tokens_details: _PromptDetails = _PromptDetails()
 
 
 class _Event(msgspec.Struct):
@@ -73,8 +84,10 @@ _decoder = msgspec.json.Decoder(_Event)
 class _Receiver(asyncio.Protocol):
     """Sends one request and keeps all that comes back, until the other side closes."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, begins: Callable[[], None] | None = None) -> None:
         self.asked = 0.0
+        self.lost = 0.0
+        self._begins = begins
         self.arrivals: list[tuple[float, bytes]] = []
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
@@ -88,8 +101,11 @@ class _Receiver(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.arrivals.append((time.monotonic(), data))
+        if self._begins is not None and len(self.arrivals) == 1:
+            self._begins()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's shape; a cut answer is noticed
+        self.lost = time.monotonic()
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -106,13 +122,45 @@ def run_chats(
     return [_understand(receiver) for receiver in asyncio.run(_run(target, bodies, ramp, seconds))]
 
 
+async def one_chat(
+    target: Target,
+    body: dict[str, Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+    begins: Callable[[], None] | None = None,
+) -> Chat:
+    """One stream, to its end; hangs up after `seconds`. `begins` is called when an answer begins to come.
+
+    What goes wrong is the chat's `problem`, and `ended` is when that was known; nothing is raised.
+    """
+    request = _post(target, body, headers or {})
+    asked = time.monotonic()
+    try:
+        _, receiver = await asyncio.get_running_loop().create_connection(
+            lambda: _Receiver(request, begins), target.host, target.port
+        )
+    except OSError as error:
+        return Chat(asked, ended=time.monotonic(), problem=f"no connection: {error}")
+    try:
+        await asyncio.wait([receiver.closed], timeout=seconds)
+        chat = _understand(receiver)
+        if chat.problem and not receiver.closed.done():
+            chat.problem = f"no end within {seconds} seconds"
+        if chat.problem:
+            chat.ended = receiver.lost or time.monotonic()
+        return chat
+    finally:
+        receiver.abort()
+
+
 async def _run(target: Target, bodies: Sequence[dict[str, Any]], ramp: float, seconds: float | None) -> list[_Receiver]:
     loop = asyncio.get_running_loop()
     started = loop.time()
     receivers = []
     for number, body in enumerate(bodies):
         await asyncio.sleep(max(0.0, started + number * ramp / len(bodies) - loop.time()))
-        request = _post(target, body)
+        request = _post(target, body, {})
         _, receiver = await loop.create_connection(lambda: _Receiver(request), target.host, target.port)  # noqa: B023 - called at once
         receivers.append(receiver)
     await asyncio.wait([receiver.closed for receiver in receivers], timeout=seconds)
@@ -121,7 +169,7 @@ async def _run(target: Target, bodies: Sequence[dict[str, Any]], ramp: float, se
     return receivers
 
 
-def _post(target: Target, body: dict[str, Any]) -> bytes:
+def _post(target: Target, body: dict[str, Any], headers: Mapping[str, str]) -> bytes:
     content = msgspec.json.encode({"stream": True, "stream_options": {"include_usage": True}, **body})
     head = (
         "POST /v1/chat/completions HTTP/1.1",
@@ -129,6 +177,7 @@ def _post(target: Target, body: dict[str, Any]) -> bytes:
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
         "Connection: close",
+        *(f"{name}: {value}" for name, value in headers.items()),
     )
     return "\r\n".join(head).encode() + b"\r\n\r\n" + content
 
@@ -141,7 +190,8 @@ def _understand(receiver: _Receiver) -> Chat:
     chat.ended = receiver.arrivals[-1][0]
     raw = b"".join(data for _, data in receiver.arrivals)
     head, _, body = raw.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
+    chat.status = int(head[9:12]) if head.startswith(b"HTTP/1.1 ") else 0
+    if chat.status != http.client.OK:
         chat.problem = raw[:300].decode(errors="replace")
         return chat
     chat.problem = "the stream ended without [DONE]"
@@ -168,6 +218,8 @@ def _note(chat: Chat, texts: list[str], when: float, event: _Event) -> None:
         chat.finish = choice.finish_reason or chat.finish
     if event.usage is not None:
         chat.completion_tokens = event.usage.completion_tokens
+        chat.prompt_tokens = event.usage.prompt_tokens
+        chat.cached_tokens = event.usage.prompt_tokens_details.cached_tokens
 
 
 def _timed_events(arrivals: Sequence[tuple[float, bytes]], offset: int, body: bytes) -> Iterator[tuple[float, bytes]]:

@@ -106,8 +106,9 @@ class Node:
     """The command `exo` as a process of its own, on a free port of loopback; a context manager that always ends it.
 
     `folder` is where the node starts, keeps its log, and by default its EXO_HOME. `command` is the `exo` of another
-    environment, or another command that serves, such as `rkllama serve`. With `ready=False` the node is handed over as
-    soon as its address is known. Raises NodeFailed.
+    environment, or another command that serves, such as `rkllama serve`. `address` is another host and port to listen
+    on, `prefix` a command that becomes the one behind it, such as `nsenter`. With `ready=False` the node is handed over
+    as soon as its address is known. Raises NodeFailed.
     """
 
     def __init__(
@@ -116,16 +117,19 @@ class Node:
         folder: Path,
         env: Mapping[str, str] | None = None,
         command: Sequence[str | Path] = (EXO,),
+        address: tuple[str, int] | None = None,
+        prefix: Sequence[str] = (),
         ready: bool = True,
         timeout: float = 120,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.engine = ""
-        self.url = ""
+        self.url = f"http://{address[0]}:{address[1]}" if address else ""
+        listen = ("--host", address[0], "--port", str(address[1])) if address else ("--port", "0")
         self._log = folder / f"node-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*map(str, command), "--port", "0", *arguments],
+                [*prefix, *map(str, command), *listen, *arguments],
                 env=environment({"EXO_HOME": str(folder / "home"), **(env or {})}),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
@@ -133,9 +137,10 @@ class Node:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.http = httpx2.Client(trust_env=False, timeout=timeout)
+        self.http = httpx2.Client(trust_env=False, timeout=timeout, base_url=self.url)
         try:
-            self._wait_for_address(timeout)
+            if address is None:
+                self._wait_for_address(timeout)
             if ready:
                 self.wait_until_ready(timeout)
         except BaseException:  # also Ctrl-C and time-outs of pytest: no node may be left over
@@ -169,6 +174,7 @@ class Node:
 
     def wait_until_ready(self, timeout: float = 120) -> None:
         """Wait until /ready answers 200. Raises NodeFailed if the node ends, or takes longer than `timeout` seconds."""
+        self._wait_for_address(timeout)
         self._wait(self.is_ready, timeout, "ready")
 
     def chat(self, text: str, **fields: Any) -> httpx2.Response:

@@ -4,96 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import subprocess
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from cluster_support.stand_in import StandIn
-from exo.cluster.render import render
+from cluster_support.rules import ALIAS, Cluster, cluster_of
 from support import wait_until
 
 pytestmark = pytest.mark.system
 QUICK, DEEP = "qwen/quick:1b", "deep-7b"
-ALIAS = "fast"
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-@dataclass
-class Cluster:
-    """HAProxy before stand-ins; `http` is a client for it."""
-
-    nodes: dict[str, StandIn]
-    http: httpx2.Client
-    log: Path
-
-    def chat(self, text: str = "Hello", **fields: Any) -> httpx2.Response:
-        return self.http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": text}], **fields})
-
-    @property
-    def came(self) -> int:
-        """How many requests have reached a node."""
-        return sum(len(node.asked) for node in self.nodes.values())
-
-    def node_of(self, text: str = "Hello", **fields: Any) -> str:
-        answer = self.chat(text, **fields)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["node"])
-
-
-@contextlib.contextmanager
-def cluster_of(folder: Path, nodes: Sequence[tuple[str, Sequence[str]]], extra: str = "") -> Iterator[Cluster]:
-    port, metrics = free_ports(2)
-    with contextlib.ExitStack() as stack:
-        stand_ins = {name: stack.enter_context(StandIn(name)) for name, _ in nodes}
-        tables = "\n".join(
-            f'[[nodes]]\nname = "{name}"\naddress = "127.0.0.1"\nport = {stand_ins[name].port}\n'
-            f"models = {json.dumps(list(models))}"
-            for name, models in nodes
-        )
-        proxy = f'[proxy]\naddress = "127.0.0.1"\nport = {port}\nmetrics_port = {metrics}\nslow_start = 1\n'
-        proxy += f'admin_socket = "{folder}/admin.sock"\n{extra}'
-        (folder / "cluster.toml").write_text(f'{tables}\n[aliases]\n"{ALIAS}" = "{nodes[0][1][0]}"\n{proxy}')
-        for file in render("haproxy", folder / "cluster.toml"):
-            file.write(folder)
-        log = folder / "haproxy.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(["haproxy", "-db", "-f", folder / "haproxy.cfg"], stdout=out, stderr=out)
-        try:
-            http = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60))
-            wait_until(lambda: is_ready(http), timeout=20, what=f"HAProxy to find a node, see {log}")
-            yield Cluster(stand_ins, http, log)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def is_ready(http: httpx2.Client) -> bool:
-    with contextlib.suppress(httpx2.TransportError):
-        return http.get("/ready").status_code == 200
-    return False
 
 
 @pytest.fixture
 def two_models(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster_of(tmp_path, [("a", [QUICK]), ("b", [DEEP])]) as cluster:
+    with cluster_of(tmp_path, "haproxy", [("a", [QUICK]), ("b", [DEEP])]) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def alike(tmp_path: Path) -> Iterator[Cluster]:
-    with cluster_of(tmp_path, [("a", [QUICK]), ("b", [QUICK])], "max_body = 16384\n") as cluster:
+    with cluster_of(tmp_path, "haproxy", [("a", [QUICK]), ("b", [QUICK])], "max_body = 16384\n") as cluster:
         yield cluster
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exo.cluster.render import render
-from support import REPOSITORY, run, run_well
+from support import REPOSITORY, run
 
 pytestmark = pytest.mark.system
 EXAMPLE = REPOSITORY / "deploy/cluster.example.toml"
@@ -35,18 +35,6 @@ def written(kind: str, inventory: str, folder: Path) -> Path:
     for file in render(kind, folder / "cluster.toml"):
         file.write(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEM file with a certificate for localhost and its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", folder / "key")
-    run_well("openssl", "req", "-x509", *key, "-days", "2", *names, "-out", folder / "chain")
-    pem = folder / "exo.pem"
-    pem.write_text((folder / "chain").read_text() + (folder / "key").read_text())
-    return pem
 
 
 @pytest.mark.parametrize("kind", CHECKS)

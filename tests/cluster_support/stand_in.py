@@ -27,6 +27,7 @@ class Asked:
 class _State:
     name: str
     ready: bool = True
+    refusal: int = 0
     asked: list[Asked] = field(default_factory=list)
     free: threading.Event = field(default_factory=threading.Event)
 
@@ -65,6 +66,15 @@ class StandIn:
     @ready.setter
     def ready(self, ready: bool) -> None:
         self._state.ready = ready
+
+    @property
+    def refusal(self) -> int:
+        """0 while it refuses nothing."""
+        return self._state.refusal
+
+    @refusal.setter
+    def refusal(self, status: int) -> None:
+        self._state.refusal = status
 
     def hold(self) -> None:
         """Begin no answer until `let_go`."""
@@ -119,8 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
             Asked(self.command, self.path, {name.lower(): text for name, text in self.headers.items()}, value)
         )
         self.node.free.wait()
-        if not self.node.ready:
-            self._send(503, {"error": {"message": "draining", "code": "draining"}})
+        refusal = self.node.refusal if self.node.ready else 503
+        if refusal:
+            self._send(refusal, {"error": {"message": "refused", "code": "refused"}})
             return
         self._send(200, {"node": self.node.name, "path": self.path})
 

@@ -52,6 +52,10 @@ async def test_answers(limits: Limits, text: str, finish: str, tokens: int) -> N
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, tokens)
 
 
+async def test_the_first_word_of_an_answer_can_tell_the_node() -> None:
+    assert (await answer(engine(tokens="3", first_word="n1"), request()))[0] == "n1 word1 word2 "
+
+
 async def test_an_answer_of_no_words() -> None:
     said, last = await answer(engine(tokens="0"), request())
     assert (said, last.finish_reason) == ("", "stop")

@@ -28,7 +28,7 @@ class DummyEngine(InferenceEngine):
     """Answers `word0 word1 …`, one word a token; a prompt's tokens are its words. Chosen by name only.
 
     EXO_DUMMY_RATE: tokens per second, 0 for as fast as it goes (default 50). EXO_DUMMY_TOKENS: length of an answer
-    (default 16). EXO_DUMMY_SLOTS: default 4.
+    (default 16). EXO_DUMMY_SLOTS: default 4. EXO_DUMMY_FIRST_WORD: in place of `word0`, to tell nodes apart.
     """
 
     name: ClassVar[str] = "dummy"
@@ -39,6 +39,7 @@ class DummyEngine(InferenceEngine):
         self._rate = _setting(context.env, "EXO_DUMMY_RATE", 50.0)
         self._length = int(_setting(context.env, "EXO_DUMMY_TOKENS", 16))
         self._slots = max(1, int(_setting(context.env, "EXO_DUMMY_SLOTS", 4)))
+        self._first_word = context.env.get("EXO_DUMMY_FIRST_WORD") or "word0"
 
     @classmethod
     def available(cls, env: Mapping[str, str]) -> Availability:  # noqa: ARG003 - the contract passes it to every engine
@@ -74,7 +75,7 @@ class DummyEngine(InferenceEngine):
         for made in range(1, (self._length if cap is None else min(self._length, cap)) + 1):
             pause = started + made / self._rate - loop.time() if self._rate else 0.0
             await asyncio.sleep(max(0.0, pause))
-            text = stops.feed(f"word{made - 1} ")
+            text = stops.feed(f"{self._first_word if made == 1 else f'word{made - 1}'} ")
             if text:
                 yield Delta(text=text)
             if stops.hit:
