@@ -19,6 +19,7 @@ from pathlib import Path
 from cluster_support.network import Host
 from cluster_support.nodes import ClusterNode
 from cluster_support.programs import HaproxyProcess, NginxProcess
+from exo.cluster.pools import LISTINGS, RESPONSES
 from exo.cluster.render import render
 from support import wait_until
 
@@ -70,15 +71,18 @@ class RenderedHaproxy:
     def _rows(self) -> list[dict[str, str]]:
         text = self.program.ask(self._admin_socket, "show stat").removeprefix("# ")
         rows = csv.DictReader(text.splitlines())
-        return [row for row in rows if row["pxname"].startswith("pool_") and not row["pxname"].endswith(("_get", "_responses"))]
+        others = (LISTINGS, RESPONSES)
+        return [row for row in rows if row["pxname"].startswith("pool_") and not row["pxname"].endswith(others)]
 
 
 def haproxy_before(
-    nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, edit: Edit = str, **proxy: int
+    nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, edit: Edit = str, tables: str = "", **proxy: int
 ) -> RenderedHaproxy:
+    """`slots` are those of each node, `tables` further ones of the inventory."""
     host = nodes[0].host.lab.add_host("proxy")
     socket = folder / "admin.sock"
-    config = _rendered("haproxy", nodes, folder, slots, edit, proxy)
+    inventory = _inventory(nodes, folder, slots, proxy, tables)
+    config = _rendered("haproxy", inventory, edit)
     started = RenderedHaproxy(host, config, socket)
     for node in nodes:
         started.wait_for(node, "UP")
@@ -89,22 +93,27 @@ def nginx_before(
     nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, edit: Edit = str, **proxy: int
 ) -> NginxProcess:
     host = nodes[0].host.lab.add_host("proxy")
-    return NginxProcess(host, _rendered("nginx", nodes, folder, slots, edit, proxy), ports=(_PORT,))
+    inventory = _inventory(nodes, folder, slots, proxy)
+    return NginxProcess(host, _rendered("nginx", inventory, edit), ports=(_PORT,))
 
 
-def _rendered(
-    kind: str, nodes: Sequence[ClusterNode], folder: Path, slots: int, edit: Edit, proxy: dict[str, int]
+def _inventory(
+    nodes: Sequence[ClusterNode], folder: Path, slots: int, proxy: dict[str, int], further: str = ""
 ) -> Path:
-    """The file, made from an inventory beside it."""
     settings = {"port": _PORT, "admin_socket": str(folder / "admin.sock"), "slow_start": 1, **proxy}
     tables = ["[proxy]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items())]
     for node in nodes:
         models = [model["id"] for model in node.http.get("/v1/models").json()["data"]]
         tables += ["[[nodes]]", f'name = "{node.name}"', f'address = "{node.address}"']
         tables += [f"port = {node.port}", f"slots = {slots}", f"models = {json.dumps(models)}"]
-    inventory = folder / "cluster.toml"
-    inventory.write_text("\n".join(tables), encoding="utf-8")
+    path = folder / "cluster.toml"
+    path.write_text("\n".join([*tables, further]), encoding="utf-8")
+    return path
+
+
+def _rendered(kind: str, inventory: Path, edit: Edit) -> Path:
+    """The file, beside its inventory."""
     (made,) = render(kind, inventory)
-    path = made.write(folder)
+    path = made.write(inventory.parent)
     path.write_text(edit(made.text), encoding="utf-8")
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from exo.types import (
     RunFailed,
     Sampling,
     UnsupportedParameter,
+    WorkerDied,
 )
 from exo_rkllm.engine import RKLLMInferenceEngine
 
@@ -198,6 +200,22 @@ async def test_closing_the_iterator_aborts_the_run(board: SimBoard) -> None:
         await anext(stream)
         await stream.aclose()
         await until(lambda: bool(board.calls("rkllm_abort")))
+
+
+async def test_every_run_is_timed_however_it_ends(board: SimBoard) -> None:
+    board.add_model(answer=(1000, 1000), decode_ms=10)
+    async with running(board) as engine:
+        timed = functools.partial(engine.context.registry.get_sample_value, "rkllm_inference_duration_seconds_count")
+        stream = engine.chat(ask())
+        await anext(stream)
+        await stream.aclose()
+        assert timed() == 1
+        await answer(engine, ask(limits=Limits(max_tokens=2)))
+        assert timed() == 2
+        board.set_faults("kill_at=3")
+        with pytest.raises(WorkerDied):
+            await answer(engine, ask())
+        assert timed() == 3
 
 
 @pytest.mark.parametrize("sampling", [Sampling(min_p=0.1), Sampling(seed=1), Sampling(seed=1, temperature=0.5)])

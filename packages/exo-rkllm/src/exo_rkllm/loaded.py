@@ -166,6 +166,7 @@ class NpuLoadedModel(PooledModel):
             raise
         finally:
             await run.leave()
+            self._metrics.inference.observe(legs.now())
         self._note_cache(prompt, filtered, cap)
         yield self._last(legs, filtered, cap)
         self.texts.remember(prompt, filtered.raw_text, filtered.ids)  # after all, for the NPU may go on meanwhile
@@ -260,7 +261,6 @@ class NpuLoadedModel(PooledModel):
         if legs.prefilled is not None:
             legs.cached = max(0, legs.prompt_tokens - legs.prefilled)
         self._metrics.prefix_reused.labels(self.model_id).inc(legs.cached)
-        self._metrics.inference.observe(legs.now())
         rest = None if filtered.stopped else filtered.flush()
         reason = filtered.finish_reason(cap)
         reason = "tool_calls" if filtered.calls and reason == "stop" else reason
