@@ -98,8 +98,13 @@ def test_a_model_that_nobody_has(two_models: Cluster, path: str, message: tuple[
 def test_the_code_of_openai_for_a_model_that_nobody_has(two_models: Cluster) -> None:
     error = two_models.chat(model="x").json()["error"]
     assert (error["code"], error["type"], error["param"]) == ("model_not_found", "invalid_request_error", None)
+
+
+def test_the_shape_of_anthropic_and_of_ollama_for_a_model_that_nobody_has(two_models: Cluster) -> None:
+    text = f"No node has the model x. The models here: {QUICK}, {DEEP}. (model_not_found)"
     said = two_models.http.post("/v1/messages", json={"model": "x"}).json()
-    assert said["type"] == "error"
+    assert said == {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    assert two_models.http.post("/api/chat", json={"model": "x"}).json() == {"error": text}
 
 
 def test_what_concerns_one_node_is_refused(two_models: Cluster) -> None:
@@ -175,6 +180,22 @@ def test_follow_ups_go_to_the_node_of_the_first_turn(alike: Cluster, first: dict
     assert sorted(seen) == ["a"] * 4 + ["b"] * 4
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"messages": [{"role": "system", "content": "{}"}, {"role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "user", "content": "Hi"}], "system": "{}"},
+        {"messages": [{"role": "user", "content": "Hi"}], "system": [{"type": "text", "text": "{}"}]},
+        {"input": "Hi", "instructions": "{}"},
+    ],
+    ids=["message", "anthropic", "anthropic-parts", "instructions"],
+)
+def test_another_system_text_is_another_conversation(alike: Cluster, second: dict[str, Any]) -> None:
+    bodies = [json.loads(json.dumps(second).replace("{}", f"You are {number}.")) for number in range(8)]
+    nodes = [alike.http.post("/v1/chat/completions", json=body).json()["node"] for body in bodies]
+    assert sorted(nodes) == ["a"] * 4 + ["b"] * 4
+
+
 def test_what_goes_on_from_a_stored_response_goes_to_the_node_that_has_it(alike: Cluster) -> None:
     made = {
         alike.http.post("/v1/responses", json={"input": f"Question {number}"}).json()["node"] for number in range(6)
@@ -222,6 +243,7 @@ def test_no_node_is_left(alike: Cluster) -> None:
     for node in alike.nodes.values():
         node.ready = False
     wait_until(lambda: alike.http.get("/ready").status_code == 503, timeout=20, what="HAProxy to see it")
+    assert alike.http.get("/ready").json() == {"ready": False, "reason": "no node is ready"}
     answer = alike.chat()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert answer.json()["error"]["code"] == "proxy_error"

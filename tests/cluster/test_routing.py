@@ -164,3 +164,13 @@ def test_the_id_of_a_request_is_in_the_log_of_the_proxy_and_of_the_node(lab: Lab
     (line,) = [line for line in served.process.log.splitlines() if "mine-17" in line]
     assert json.loads(line)["path"] == "/v1/chat/completions"
     wait_until(lambda: "mine-17" in proxy.program.log, timeout=10, what="HAProxy to log the request")
+
+
+def test_waiting_for_a_slot_is_not_waiting_for_a_byte(lab: Lab, tmp_path: Path) -> None:
+    """A request may wait longer than an answer may be silent."""
+    node = dummy_node(lab, "slow", tokens=8, rate=2)
+    all_ready([node])
+    proxy = haproxy_before([node], tmp_path, answer_timeout=2)
+    with Load(proxy.url, questions(3), at_once=3) as load:
+        chats = load.wait()
+    assert all(is_whole(chat) for chat in chats), [chat.problem or chat.status for chat in chats]
