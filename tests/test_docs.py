@@ -111,7 +111,8 @@ def test_every_metric_is_documented_with_its_labels_and_no_other(
             continue
         for family in collector.describe():
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            real[name] = (family.type, collector._labelnames)
+            labelled = family if hasattr(family, "_labelnames") else collector
+            real[name] = (family.type, labelled._labelnames)
     assert table == real
 
 

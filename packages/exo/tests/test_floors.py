@@ -1,4 +1,4 @@
-"""Imports run one way: types ← chat, models ← inference ← topology, routing ← api ← cli."""
+"""Imports run one way: types ← chat, models ← inference ← topology, cluster, routing ← api ← cli."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FLOORS = {
     "models": 2,
     "inference": 3,
     "topology": 4,
+    "cluster": 4,
     "routing": 4,
     "tinychat": 4,
     "api": 5,

@@ -8,9 +8,11 @@ from exo.cli.chat import Ask, chat_in_terminal
 from exo.cli.logs import set_up as set_up_logs
 from exo.cli.run import ask_node, ask_service
 from exo.cli.serve import Program, curl_example, serve_program
+from exo.cluster.member import Member
 
 __all__ = [
     "Ask",
+    "Member",
     "Program",
     "ask_node",
     "ask_service",

@@ -8,9 +8,11 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_server import CHAT, ScriptedEngine, running, until
 
+from exo import __version__
 from exo.api import create_app
 from exo.api.docs import render
 from exo.api.openapi import document
+from exo.cluster.member import host_name
 from exo.inference import InferenceService, NodeMetrics
 from exo.topology import NodeCapabilities
 
@@ -37,12 +39,15 @@ async def test_healthcheck_and_ready() -> None:
     assert ready.json() == {
         "ready": True,
         "reason": "",
+        "draining": False,
         "slots": 2,
         "running": 0,
         "queued": 0,
         "queue_limit": 8,
         "models": ["one", "two/b:1"],
         "loaded": ["one"],
+        "name": host_name(),
+        "version": __version__,
     }
 
 

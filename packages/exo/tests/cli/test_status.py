@@ -14,7 +14,7 @@ async def test_the_status_line_says_what_the_node_does(tmp_path: Path) -> None:
     service = build_service(plugins, choose(plugins, "dummy", {}), tmp_path, {})
     text = (await status_text(service, "exo 1.2.3", "http://127.0.0.1:1")).plain
     assert text == " exo 1.2.3  running 0/4  queued 0  ● ready  dummy: dummy  http://127.0.0.1:1"
-    await service.drain(0)
+    await service.end(0)
     text = (await status_text(service, "exo 1.2.3", "http://127.0.0.1:1")).plain
     assert text == " exo 1.2.3  running 0/4  queued 0  ● shutting down  http://127.0.0.1:1"
 

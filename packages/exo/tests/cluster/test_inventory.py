@@ -132,8 +132,10 @@ def test_what_is_no_toml_is_named_by_its_line(text: str, said: str) -> None:
 
 def test_the_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cluster.toml"
-    with pytest.raises(ConfigurationError, match=re.escape(f"{path} cannot be read: No such file")):
+    with pytest.raises(ConfigurationError, match=re.escape(f"There is no inventory {path}. Name it with -i, ")):
         read_inventory(path)
+    with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path} cannot be read: Is a directory.")):
+        read_inventory(tmp_path)
     path.write_bytes(b'name = "a"\n\xff')
     with pytest.raises(ConfigurationError, match=re.escape(f"{path}, line 2: this is not UTF-8.")):
         read_inventory(path)

@@ -134,75 +134,75 @@ async def test_close_ends_a_load_that_still_goes_on() -> None:
     assert engine.closed
 
 
-# drain
+# the end
 
 
-async def test_drain_refuses_what_waits_and_ends_what_runs_after_the_grace(until: Until) -> None:
+async def test_end_refuses_what_waits_and_ends_what_runs_after_the_grace(until: Until) -> None:
     engine = FakeEngine(Delta(text="a"), None)
     service = service_for(engine)
     answer = await service.chat(request())
     async with asked(service) as (waiting,):
         await until(lambda: sample(service, "exo_requests_queued") == 1)
-        draining = asyncio.create_task(service.drain(grace=60))
+        ending = asyncio.create_task(service.end(grace=60))
         with pytest.raises(ShuttingDown):
             await waiting
         with pytest.raises(ShuttingDown):
             await service.chat(request())
         readiness = await service.readiness()
         assert (readiness.ready, readiness.reason, readiness.running) == (False, "shutting down", 1)
-        assert not draining.done(), "the running answer has its grace"
+        assert not ending.done(), "the running answer has its grace"
         assert (await anext(answer)).text == "a"
         await answer.aclose()
-        await asyncio.wait_for(draining, 5)
+        await asyncio.wait_for(ending, 5)
 
 
-async def test_drain_aborts_what_outlives_the_grace(until: Until) -> None:
+async def test_end_aborts_what_outlives_the_grace(until: Until) -> None:
     engine = FakeEngine(Delta(text="a"), None)
     service = service_for(engine)
     answer = await service.chat(request())
     reading = asyncio.create_task(read(answer))
     await until(lambda: engine.hanging == 1)
-    await asyncio.wait_for(service.drain(grace=0.01), 5)
+    await asyncio.wait_for(service.end(grace=0.01), 5)
     with pytest.raises(ShuttingDown, match="before the answer was complete"):
         await reading
     assert engine.open_runs == 0
     assert sample(service, "exo_requests_in_progress") == 0
 
 
-async def test_drain_aborts_a_run_that_has_not_begun(until: Until) -> None:
+async def test_end_aborts_a_run_that_has_not_begun(until: Until) -> None:
     engine = FakeEngine(None)
     service = service_for(engine)
     async with asked(service) as (task,):
         await until(lambda: engine.hanging == 1)
-        await service.drain(grace=0)
+        await service.end(grace=0)
         with pytest.raises(ShuttingDown):
             await task
 
 
-async def test_drain_of_an_idle_node_takes_no_time() -> None:
+async def test_the_end_of_an_idle_node_takes_no_time() -> None:
     service = service_for(FakeEngine())
-    await asyncio.wait_for(service.drain(grace=3600), 5)
+    await asyncio.wait_for(service.end(grace=3600), 5)
 
 
-async def test_an_answer_that_ends_during_the_drain_does_not_make_the_node_ready() -> None:
+async def test_an_answer_that_ends_during_the_end_does_not_make_the_node_ready() -> None:
     service = service_for(FakeEngine(Delta(text="a"), LAST))
     answer = await service.chat(request())
-    draining = asyncio.create_task(service.drain(grace=60))
+    ending = asyncio.create_task(service.end(grace=60))
     await asyncio.sleep(0)
     assert await read(answer) == "a"
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(ending, 5)
     assert not (await service.readiness()).ready
 
 
 @pytest.mark.parametrize("error", [None, ModelLoadError("broken")])
-async def test_a_load_that_ends_during_the_drain_does_not_change_the_state(error: ModelLoadError | None) -> None:
+async def test_a_load_that_ends_during_the_end_does_not_change_the_state(error: ModelLoadError | None) -> None:
     engine = FakeEngine()
     engine.load_errors = [error] if error else []
     engine.may_load.clear()
     service = service_for(engine)
     service.start()
     await engine.loading.wait()
-    await service.drain(grace=0)
+    await service.end(grace=0)
     engine.may_load.set()
     for _ in range(3):
         await asyncio.sleep(0)
@@ -257,10 +257,10 @@ async def test_the_default_stays_when_another_model_comes_and_changes_when_it_go
 async def test_hurry_ends_the_grace_time() -> None:
     service = service_for(FakeEngine(Delta(text="a"), None))
     answer = await service.chat(request())
-    draining = asyncio.create_task(service.drain(1000))
+    ending = asyncio.create_task(service.end(1000))
     await asyncio.sleep(0)
     service.hurry()
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(ending, 5)
     assert await answer.__anext__() == Delta(text="a")
     with pytest.raises(ShuttingDown):
         await answer.__anext__()

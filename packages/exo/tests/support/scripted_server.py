@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from exo.api import HttpSettings, create_app
 from exo.api.server import Server, bind
+from exo.cluster.member import Member
 from exo.inference import Availability, EngineContext, InferenceEngine, InferenceService, NodeMetrics
 from exo.models import ModelStore
 from exo.topology import NodeCapabilities
@@ -88,6 +89,7 @@ class Running:
     engine: ScriptedEngine
     service: InferenceService
     server: Server
+    member: Member
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,19 +101,24 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    engine: ScriptedEngine | None = None, settings: HttpSettings | None = None, *, queue_limit: int = 8
+    engine: ScriptedEngine | None = None,
+    settings: HttpSettings | None = None,
+    *,
+    queue_limit: int = 8,
+    make_member: Callable[[InferenceService, int], Member] | None = None,
 ) -> AsyncIterator[Running]:
-    """Start a server on a free port, and stop it at the end."""
+    """Start a server on a free port, and stop it at the end. `make_member` gets its service and its port."""
     engine = engine or ScriptedEngine()
     settings = settings or HttpSettings(port=0, grace=0.2)
     service = InferenceService(engine, NodeMetrics(engine.context.registry), queue_limit=queue_limit)
-    app = create_app(service, settings, probe_device=NodeCapabilities)
     sock = bind(settings, no_auth=True)
+    member = Member(service) if make_member is None else make_member(service, sock.getsockname()[1])
+    app = create_app(service, settings, probe_device=NodeCapabilities, member=member)
     server = Server(app, service, settings)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         await until(lambda: server.started)
-        yield Running(sock.getsockname()[1], engine, service, server)
+        yield Running(sock.getsockname()[1], engine, service, server, member)
     finally:
         server.should_exit = True
         await task

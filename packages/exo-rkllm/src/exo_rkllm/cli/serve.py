@@ -11,7 +11,7 @@ from exo.api import HttpSettings, create_app
 from exo.api.dialect import Extension
 from exo.cli.settings import read, service_options
 from exo.inference import InferenceService
-from exo.program import Program, curl_example, serve_program, service_of
+from exo.program import Member, Program, curl_example, serve_program, service_of
 from exo.types import ConfigurationError, ExoError
 from exo_rkllm import __version__
 from exo_rkllm.catalogue import SUFFIX
@@ -33,12 +33,13 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
         raise ConfigurationError(f"rkllama cannot run here: {available.reason.rstrip('.')}.")
     engine = RKLLMInferenceEngine(make_context(own))
 
-    def make_app(service: InferenceService, http: HttpSettings) -> ASGIApp:
+    def make_app(service: InferenceService, http: HttpSettings, member: Member) -> ASGIApp:
         earlier = Earlier(service, http)
         return create_app(
             service,
             http,
             preload=chosen["default_model"] is not None,
+            member=member,
             extension=Extension(
                 title="rkllama",
                 routes=earlier.routes(),

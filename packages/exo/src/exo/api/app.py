@@ -18,6 +18,7 @@ from exo.api.openai.routes import OpenAI
 from exo.api.outermost import Outermost
 from exo.api.responses.routes import Responses
 from exo.api.settings import HttpSettings
+from exo.cluster.member import Member
 from exo.inference import InferenceService
 from exo.topology import NodeCapabilities, probe
 from exo.types import NotFound
@@ -30,16 +31,24 @@ def create_app(
     preload: bool = True,
     probe_device: Callable[[], NodeCapabilities] = probe,
     extension: Extension | None = None,
+    member: Member | None = None,
 ) -> ASGIApp:
-    """The whole HTTP side of a node. The application's lifespan starts the service, and closes it at the end."""
+    """The whole HTTP side of a node.
+
+    The application's lifespan starts the service and the member of a cluster, and closes them at the end. Without a
+    member the node belongs to no cluster.
+    """
     settings, extension = settings or HttpSettings(), extension or Extension()
+    taking_part = member or Member(service)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         service.start(preload=preload)
+        taking_part.start()
         try:
             yield
         finally:
+            await taking_part.close()
             await service.close()
 
     router = Router(
@@ -49,7 +58,7 @@ def create_app(
             *OpenAI(service, settings).routes(),
             *Responses(service, settings).routes(),
             *Ollama(service, settings).routes(),
-            *Node(service, probe_device).routes(),
+            *Node(service, settings, taking_part, probe_device).routes(),
             *Docs(extension).routes(),
         ],
         redirect_slashes=False,

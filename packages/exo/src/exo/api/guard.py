@@ -10,12 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.exchange import exchange_of, send_bytes
 from exo.api.settings import HttpSettings
+from exo.cluster.challenge import CHALLENGE_PATH
 from exo.inference.caller import Caller, asking
 from exo.types import AuthenticationFailed, ForbiddenHost, ForbiddenOrigin
 
-OPEN_PATHS = frozenset({"/healthcheck", "/ready"})
-ADMIN_PATHS = frozenset(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete", "blobs"))
-"""What changes the models of the node needs a key of scope admin: these paths, and those below them.
+OPEN_PATHS = frozenset({"/healthcheck", "/ready", CHALLENGE_PATH})
+ADMIN_PATHS = frozenset(
+    ["/v1/drain", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete", "blobs"))]
+)
+"""What changes the node or its models needs a key of scope admin: these paths, and those below them.
 
 A model may be unloaded on other paths too, as only a body can tell: InferenceService.unload looks at the scope itself.
 """

@@ -13,13 +13,13 @@ from exo.api.anthropic.schema import AnthropicError
 from exo.api.errors import anthropic_error, error_shape, openai_error, plain_error
 from exo.api.extension import Extension
 from exo.api.guard import OPEN_PATHS
+from exo.api.node_schema import ChallengeAnswer, DrainBody, Health, NodeReadiness, Topology
 from exo.api.ollama.operations import OLLAMA_OPERATIONS
 from exo.api.ollama.schema import PlainError
 from exo.api.openai.operations import OPENAI_OPERATIONS
 from exo.api.operation import Answer, Operation
 from exo.api.responses.operations import RESPONSES_OPERATIONS
-from exo.inference import Readiness
-from exo.topology import NodeCapabilities
+from exo.cluster.challenge import CHALLENGE_PATH, ChallengeBody
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"
@@ -44,22 +44,6 @@ class ErrorBody(msgspec.Struct):
     error: ErrorDetail
 
 
-class Health(msgspec.Struct):
-    status: str
-
-
-class TopologyNode(msgspec.Struct):
-    version: str
-    engine: str
-    slots: int
-    models: list[str]
-    capabilities: NodeCapabilities
-
-
-class Topology(msgspec.Struct):
-    nodes: list[TopologyNode]
-
-
 _ERROR_TYPES: Mapping[Callable[..., Any], type[msgspec.Struct]] = {
     openai_error: ErrorBody,
     plain_error: PlainError,
@@ -76,10 +60,25 @@ _OPERATIONS = (
         "get",
         "/ready",
         "Whether a request would be accepted now; slots, queue and models. Needs no key.",
-        {200: Readiness, 503: Readiness},
+        {200: NodeReadiness, 503: NodeReadiness},
     ),
     Operation("get", "/metrics", "Metrics for Prometheus.", {200: "text/plain"}),
-    Operation("get", "/v1/topology", "The nodes that this node knows, and what they run on.", {200: Topology}),
+    Operation("get", "/v1/topology", "The nodes that this node knows, and what it runs on.", {200: Topology}),
+    Operation(
+        "post",
+        "/v1/drain",
+        "Refuse new requests and let the accepted ones go on, or take new ones again.",
+        {200: NodeReadiness},
+        request=DrainBody,
+    ),
+    Operation(
+        "post",
+        CHALLENGE_PATH,
+        "Prove that the node knows the secret of its cluster. Needs no key.",
+        {200: ChallengeAnswer},
+        refusals=(404,),
+        request=ChallengeBody,
+    ),
     Operation("get", "/openapi.json", "This document.", {200: _JSON}),
     Operation("get", "/docs", "This document, for people.", {200: "text/html"}),
 )

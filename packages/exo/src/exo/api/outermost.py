@@ -13,12 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exo.api.errors import CLIENT_GONE, error_shape, status_of
 from exo.api.exchange import ClientGone, Exchange, exchange_of, send_error
 from exo.api.extension import Extension
+from exo.cluster.challenge import CHALLENGE_PATH
 from exo.inference import NodeMetrics
 from exo.types import ExoError, MethodNotAllowed
 
 access = logging.getLogger("exo.access")
 logger = logging.getLogger(__name__)
-PROBE_PATHS = frozenset({"/healthcheck", "/ready", "/metrics"})
+PROBE_PATHS = frozenset({"/healthcheck", "/ready", "/metrics", CHALLENGE_PATH})
+"""What is asked again and again by itself."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 

@@ -10,8 +10,14 @@ import time
 from typing import Any
 
 _PLAIN = re.compile(r"[^\s\"=\\]+")
-_QUIET = {"httpx2": "WARNING", "httpcore2": "WARNING", "asyncio": "WARNING", "uvicorn": "CRITICAL"}
-"""What uvicorn would log, exo.api has logged itself, with the request's id."""
+_QUIET = {
+    "httpx2": "WARNING",
+    "httpcore2": "WARNING",
+    "asyncio": "WARNING",
+    "uvicorn": "CRITICAL",
+    "zeroconf": "CRITICAL",
+}
+"""What uvicorn would log, exo.api has logged itself, with the request's id; and strangers could fill zeroconf's log."""
 
 
 class CurrentStderr(logging.Handler):

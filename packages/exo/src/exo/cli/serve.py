@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import resource
 import shutil
 import sys
@@ -21,6 +22,9 @@ from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.cli.entry import lose_broken_outputs
 from exo.cli.notify import ServiceManager
+from exo.cluster.mdns import own_addresses
+from exo.cluster.member import Member, MemberSettings, host_name
+from exo.cluster.secret import plain_address, read_secret
 from exo.inference import InferenceService
 from exo.types import ConfigurationError, ExoError, host_and_port
 
@@ -40,7 +44,7 @@ class Program:
     version: str
     prefix: str
     make_service: Callable[[], InferenceService]
-    make_app: Callable[[InferenceService, HttpSettings], ASGIApp]
+    make_app: Callable[[InferenceService, HttpSettings, Member], ASGIApp]
     greet: Greet
 
 
@@ -51,8 +55,8 @@ def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:
         plugins, choice = choose_engine(chosen["engine"], env)
         return build_service(plugins, choice, settings.models_dir(chosen), env, **settings.service_options(chosen))
 
-    def make_app(service: InferenceService, http: HttpSettings) -> ASGIApp:
-        return create_app(service, http, preload=not chosen["no_preload"])
+    def make_app(service: InferenceService, http: HttpSettings, member: Member) -> ASGIApp:
+        return create_app(service, http, preload=not chosen["no_preload"], member=member)
 
     return serve_program(Program("exo", __version__, "EXO_", make_service, make_app, _what_to_type), chosen, env)
 
@@ -72,9 +76,11 @@ async def _serve(program: Program, chosen: Mapping[str, Any], env: Mapping[str, 
     http = _http_settings(chosen, program.prefix)
     manager = ServiceManager.from_env(env)
     with contextlib.closing(bind(http, no_auth=chosen["no_auth"])) as sock:
+        address, port = sock.getsockname()[:2]
+        member_settings = _member_settings(chosen, address, port)
         service = program.make_service()
-        app = program.make_app(service, http)
-        url = _url(http, sock.getsockname()[1])
+        app = program.make_app(service, http, Member(service, member_settings))
+        url = _url(http, port)
         try:
             print(await program.greet(service, http, url), flush=True)
         except OSError:
@@ -141,6 +147,18 @@ def _http_settings(chosen: Mapping[str, Any], prefix: str) -> HttpSettings:
         allowed_hosts=frozenset(chosen["allowed_hosts"] or ()),
         allowed_origins=frozenset(chosen["allowed_origins"] or ()),
         **{name: chosen[name] for name in _SAME_NAME},
+    )
+
+
+def _member_settings(chosen: Mapping[str, Any], address: str, port: int) -> MemberSettings:
+    """Those of a node that listens on an IP address. Reads the secret; raises ConfigurationError."""
+    path = chosen["cluster_secret_file"]
+    alone = chosen["no_announce"] or is_loopback(plain_address(address))
+    return MemberSettings(
+        name=chosen["node_name"] or host_name(),
+        secret=None if path is None else read_secret(path),
+        port=port,
+        addresses=None if alone else functools.partial(own_addresses, address),
     )
 
 

@@ -161,6 +161,33 @@ SERVE_SETTINGS = (
         ("--no-auth",),
         None,
     ),
+    Setting(
+        "node_name",
+        "EXO_NODE_NAME",
+        "",
+        values.node_name,
+        "name of this node among others, default the host name",
+        ("--node-name",),
+        "NAME",
+    ),
+    Setting(
+        "no_announce",
+        "EXO_NO_ANNOUNCE",
+        "no",
+        values.yes_or_no,
+        "keep away from mDNS: neither announce this node nor look for others",
+        ("--no-announce",),
+        None,
+    ),
+    Setting(
+        "cluster_secret_file",
+        "EXO_CLUSTER_SECRET_FILE",
+        "",
+        values.path,
+        "file with the secret that the nodes of a cluster share, of 32 characters and more",
+        ("--cluster-secret-file",),
+        "FILE",
+    ),
     Setting("allowed_hosts", "EXO_ALLOWED_HOSTS", "", values.words, "further host names of this node, for browsers"),
     Setting(
         "allowed_origins", "EXO_ALLOWED_ORIGINS", "", values.words, "web pages of other sites that may use the node"

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from exo.cluster.announcement import is_node_name
+
 
 def text(value: str) -> str:
     return value
@@ -64,6 +66,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return value.lower()
 
     return parse
+
+
+def node_name(value: str) -> str:
+    if not is_node_name(value):
+        raise ValueError(
+            "expected 1 to 63 letters, digits, dots, hyphens and underscores, with a letter or digit first"
+        )
+    return value
 
 
 def words(value: str) -> tuple[str, ...]:

@@ -133,6 +133,10 @@ def read_inventory(path: Path) -> Inventory:
     try:
         raw = path.read_bytes()
         return parse_inventory(raw.decode("utf-8"), base=path.parent)
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"There is no inventory {path}. Name it with -i, or begin with a copy of deploy/cluster.example.toml."
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

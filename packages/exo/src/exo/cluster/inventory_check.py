@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from exo.types.card import AUTO_MODEL
+
 if TYPE_CHECKING:
     from exo.cluster.inventory import Inventory
 
-AUTO = "auto"
-"""The name of the model that any node may choose."""
 _PATH = re.compile(r"(?P<what>.*) - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`", re.DOTALL)
 _PATTERN = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
@@ -92,8 +92,8 @@ def _node_faults(inventory: Inventory) -> Iterator[InventoryFault]:
         if not node.models:
             yield InventoryFault(f"{here}.models", "this key has to be there, here or in defaults")
         for position, model in enumerate(node.models):
-            if model.lower() == AUTO:
-                yield InventoryFault(f"{here}.models[{position}]", f"{AUTO} stands for any model")
+            if model.lower() == AUTO_MODEL:
+                yield InventoryFault(f"{here}.models[{position}]", f"{AUTO_MODEL} stands for any model")
         for label in node.labels:
             if label in _RESERVED_LABELS:
                 yield InventoryFault(f"{here}.labels.{label}", "this label is set already")
@@ -107,8 +107,8 @@ def _alias_faults(inventory: Inventory) -> Iterator[InventoryFault]:
             yield InventoryFault(f"aliases.{alias}", f"no node has the model {model}; there are {known}")
         if alias.lower() in models:
             yield InventoryFault(f"aliases.{alias}", "a node has a model of that name")
-        if alias.lower() == AUTO:
-            yield InventoryFault(f"aliases.{alias}", f"{AUTO} stands for any model")
+        if alias.lower() == AUTO_MODEL:
+            yield InventoryFault(f"aliases.{alias}", f"{AUTO_MODEL} stands for any model")
 
 
 def _below(path: str, key: str) -> str:

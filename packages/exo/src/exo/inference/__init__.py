@@ -1,6 +1,7 @@
 """The engine contract, plugin discovery, the scheduler and the built-in engines."""
 
 from exo.inference.answer import Answer
+from exo.inference.cards import LATEST
 from exo.inference.engine import (
     Availability,
     Capability,
@@ -15,7 +16,7 @@ from exo.inference.engine import (
 from exo.inference.metrics import NodeMetrics
 from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discover
 from exo.inference.pool import ModelPool, PooledModel, with_load
-from exo.inference.service import LATEST, InferenceService, Readiness
+from exo.inference.service import InferenceService, Readiness
 from exo.inference.supervisor import describe_exit, restart_delay
 
 __all__ = [

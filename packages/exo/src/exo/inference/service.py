@@ -16,6 +16,7 @@ import msgspec
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
 from exo.inference.caller import Caller, current_caller
+from exo.inference.cards import LATEST, find_card
 from exo.inference.conversation import conversation_key
 from exo.inference.engine import Capability, InferenceEngine
 from exo.inference.formatted import answer_in_format, first_attempt
@@ -27,6 +28,7 @@ from exo.types import (
     ChatRequest,
     CompletionRequest,
     Delta,
+    Draining,
     EmbeddingRequest,
     Embeddings,
     EngineError,
@@ -40,9 +42,8 @@ from exo.types import (
     ShuttingDown,
     UnsupportedParameter,
 )
+from exo.types.card import AUTO_MODEL
 
-LATEST = ":latest"
-"""What clients of Ollama put behind a name that has no tag."""
 _PRELOAD_RETRY = 10.0
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,14 @@ _CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class Readiness:
-    """What /ready answers. `reason` is empty while the node is ready."""
+    """Whether a request would be accepted now; `reason` is empty if it would.
+
+    `draining`: new ones are refused, be it for now or because the node ends, and those that were accepted go on.
+    """
 
     ready: bool
     reason: str
+    draining: bool
     slots: int
     running: int
     queued: int
@@ -66,7 +71,10 @@ class Readiness:
 
 
 class InferenceService:
-    """Resolves models, admits requests, and hands out answers. One owner: the event loop."""
+    """Resolves models, admits requests, and hands out answers. One owner: the event loop.
+
+    `leaving` is set from the moment at which the node is told to end, `ending` from that at which it takes no new work.
+    """
 
     def __init__(
         self,
@@ -89,6 +97,9 @@ class InferenceService:
         self._blocked = ""
         self._has_served = False
         self._draining = False
+        self.leaving = asyncio.Event()
+        self.ending = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._all_ended = asyncio.Event()
         metrics.in_progress.set_function(lambda: len(self._answers))
         metrics.queued.set_function(lambda: self._scheduler.waiting)
@@ -115,7 +126,7 @@ class InferenceService:
             self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
 
     async def resolve(self, name: str | None) -> ModelCard:
-        """The card for a model's id or alias; no name means the default model.
+        """The card for a model's id or alias; no name and `auto` mean the default model.
 
         Raises ModelNotFound, ModelLoadError, EngineUnavailable.
 
@@ -128,6 +139,8 @@ class InferenceService:
             return found
         if not cards:
             await self._refuse_if_not_ready()
+        if name and name.lower().removesuffix(LATEST) == AUTO_MODEL:
+            return await self.resolve(None)
         if name or self._default_was_asked_for:
             raise ModelNotFound(wanted or "", [card.id for card in cards])
         if not cards:
@@ -160,8 +173,7 @@ class InferenceService:
 
     async def count(self, request: ChatRequest) -> int:
         """The number of tokens that `chat` would prefill. Raises what it would refuse before it waits for a slot."""
-        if self._draining:
-            raise shutting_down()
+        self._refuse_new()
         self._refuse_what_cannot_run(request)
         if self._checks_format_of(request):
             request = first_attempt(request)
@@ -194,8 +206,7 @@ class InferenceService:
 
     async def load(self, model: str, keep_alive: float | None = None) -> None:
         """Load a model without a request on it. `keep_alive` as in ChatRequest, for an admin."""
-        if self._draining:
-            raise shutting_down()
+        self._refuse_new()
         if keep_alive is None or not current_caller().admin:  # engines that know no keep_alive need not be told of it
             await self.engine.load(model)
         else:
@@ -213,8 +224,10 @@ class InferenceService:
             models = [card.id for card in await self.models()]
         except ExoError as error:
             models, reason = [], error.message
-        if self._draining:
+        if self.leaving.is_set():
             reason = "shutting down"
+        elif self._draining:
+            reason = "draining"
         elif not health.ready:
             reason = reason or health.detail or f"the engine {self.engine.name} is not ready"
         elif not models:
@@ -222,6 +235,7 @@ class InferenceService:
         return Readiness(
             ready=not reason,
             reason=reason,
+            draining=self._draining or self.leaving.is_set(),
             slots=self._scheduler.slots,
             running=self._scheduler.running,
             queued=self._scheduler.waiting,
@@ -230,11 +244,29 @@ class InferenceService:
             loaded=list(self.engine.loaded()),
         )
 
-    async def drain(self, grace: float) -> None:
-        """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown."""
-        self._draining = True
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused until this is set to False again; what was accepted goes on, be it waiting."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, wanted: bool) -> None:
+        if wanted != self._draining:
+            logger.info("the node takes %s", "no new requests, it drains" if wanted else "new requests again")
+        self._draining = wanted
+
+    async def end(self, grace: float, *, notice: float = 0.0) -> None:
+        """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown.
+
+        Before that, requests are taken for `notice` seconds more, in which a proxy sees that the node is not ready.
+        """
+        self.leaving.set()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), notice)
+        self.ending.set()
         self._scheduler.close()
-        self._all_ended.clear()
+        if not self._hurried.is_set():
+            self._all_ended.clear()
         if self._answers:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all_ended.wait(), grace)
@@ -242,7 +274,8 @@ class InferenceService:
             answer.abort(ShuttingDown("The node was stopped before the answer was complete. Send the request again."))
 
     def hurry(self) -> None:
-        """End the grace time of `drain` now."""
+        """End the times of `end` now."""
+        self._hurried.set()
         self._all_ended.set()
 
     async def close(self) -> None:
@@ -258,7 +291,7 @@ class InferenceService:
         Once any model has answered, the node is of use, and the default one is left to the requests that need it:
         trying on would unload the other.
         """
-        while not self._draining and not self._has_served:
+        while not self.ending.is_set() and not self._has_served:
             try:
                 await self._load_first_good()
             except ExoError as error:
@@ -303,6 +336,7 @@ class InferenceService:
         meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         """The answer that `work` makes, once it has a slot and its run has begun."""
+        self._refuse_new()
         caller = current_caller()
         self._accounts.open(caller, mean_run=self._scheduler.mean_run)
         deltas = self._run(
@@ -321,6 +355,14 @@ class InferenceService:
         await answer.begin(timeout=self._deadline_of(request))
         self._has_served, self._blocked = True, ""
         return answer
+
+    def _refuse_new(self) -> None:
+        if self.ending.is_set():
+            raise shutting_down()
+        if self._draining:
+            raise Draining(
+                "The node drains: it takes no new requests for now. Use another node, or have it told to stop draining."
+            )
 
     def _deadline_of(self, request: Request) -> float | None:
         own = None if isinstance(request, EmbeddingRequest) else request.limits.deadline
@@ -446,20 +488,3 @@ def _unit(vector: tuple[float, ...]) -> tuple[float, ...]:
 def _refuse_unfinished(engine: str, *, finished: bool) -> None:
     if not finished:
         raise RunFailed(f"The engine {engine} ended the answer without a finish reason.")
-
-
-def find_card(cards: Sequence[ModelCard], name: str | None) -> ModelCard | None:
-    """The card of that id, else of that alias, else of either without regard to case, or without `:latest`."""
-    if name is None:
-        return None
-    return _find(cards, name) or (_find(cards, name.removesuffix(LATEST)) if name.endswith(LATEST) else None)
-
-
-def _find(cards: Sequence[ModelCard], name: str) -> ModelCard | None:
-    exact = next((card for card in cards if card.id == name), None)
-    if exact is not None:
-        return exact
-    lowered = name.lower()
-    return next((card for card in cards if name in card.aliases), None) or next(
-        (card for card in cards if lowered in map(str.lower, (card.id, *card.aliases))), None
-    )

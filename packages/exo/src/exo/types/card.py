@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+AUTO_MODEL = "auto"
+"""The name with which a request leaves the choice of the model to the node."""
 ModelRole = Literal["quick", "reasoning"]
 ToolFormat = Literal["hermes", "llama3", "mistral", "deepseek", "phi"]
 """How a model writes its calls of functions, see exo.chat.tools."""

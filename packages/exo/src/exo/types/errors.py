@@ -19,6 +19,7 @@ ExoError
 │   ├── QueueFull                   bounded queue, all places taken
 │   ├── KeyLimitReached             the key has as much as it may have
 │   ├── DeadlineExceeded            the request's time ran out
+│   ├── Draining                    the node was told to take no new requests for now
 │   └── ShuttingDown                the node takes no new work
 ├── EngineError                     the engine's side failed
 │   ├── EngineUnavailable           cannot run on this machine
@@ -40,6 +41,10 @@ ExoError
     ├── PullError                   a model could not be brought into the store
     │   ├── NothingToPull           what was named brings no model
     │   └── NotEnoughDisk           there is no room for it on the disk
+    ├── DiscoveryError              mDNS cannot be used on this machine's network
+    ├── NodeFailed                  another node cannot be reached, or refuses what it was asked
+    ├── ProxyUnreachable            nothing answers at the admin socket of HAProxy
+    ├── ProxyRefused                HAProxy does not do what it was told there
     └── PluginError                 a plugin is broken or claims a taken name
 
 Every class has a stable `code` that clients may test. Messages say what happened, to which named thing, and what to do.
@@ -217,9 +222,15 @@ class DeadlineExceeded(CapacityError):
 
 
 class ShuttingDown(CapacityError):
-    """The node is ending, or drains: it takes no new work."""
+    """The node is ending: it takes no new work."""
 
     code = "shutting_down"
+
+
+class Draining(CapacityError):
+    """The node takes no new work until somebody tells it to; what it has accepted goes on."""
+
+    code = "draining"
 
 
 class EngineError(ExoError):
@@ -352,6 +363,30 @@ class NotEnoughDisk(PullError):
     """The model needs more room on the disk than there is; the message has both numbers."""
 
     code = "insufficient_disk"
+
+
+class DiscoveryError(OperatorError):
+    """The network does not let this machine announce itself by mDNS, or see others."""
+
+    code = "discovery_failed"
+
+
+class NodeFailed(OperatorError):
+    """Another node of the cluster cannot be reached, or refuses what it was asked."""
+
+    code = "node_failed"
+
+
+class ProxyUnreachable(OperatorError):
+    """Nothing answers at the admin socket of HAProxy, or not what HAProxy would."""
+
+    code = "proxy_unreachable"
+
+
+class ProxyRefused(OperatorError):
+    """HAProxy does not do what it was told at its admin socket."""
+
+    code = "proxy_refused"
 
 
 class PluginError(OperatorError):

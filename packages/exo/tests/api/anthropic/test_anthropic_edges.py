@@ -188,7 +188,7 @@ async def test_a_count_ends_with_its_client() -> None:
 
 async def test_nothing_is_counted_while_the_node_ends(engine: ScriptedEngine) -> None:
     service = InferenceService(engine, NodeMetrics(engine.context.registry))
-    await service.drain(0)
+    await service.end(0)
     with pytest.raises(ShuttingDown):
         await service.count(ChatRequest(model="one", messages=(Message(role="user", content="hi"),)))
 

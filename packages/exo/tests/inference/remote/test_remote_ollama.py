@@ -236,10 +236,11 @@ async def test_lines_may_be_cut_anywhere(server: RemoteServer, client: OllamaCli
 
 async def test_embeddings(server: RemoteServer, client: OllamaClient) -> None:
     server.routes["/api/embed"] = [answer({"embeddings": [[1.5, 2], [3, 4]], "prompt_eval_count": 5})]
-    found = await client.embed(EmbeddingRequest(model="m", inputs=("a", "b"), keep_alive=7))
+    found = await client.embed(EmbeddingRequest(id="r1", model="m", inputs=("a", "b"), keep_alive=7))
     assert found.vectors == ((1.5, 2.0), (3.0, 4.0))
     assert found.usage == Usage(prompt_tokens=5)
     assert server.body("/api/embed") == {"model": "m", "input": ["a", "b"], "truncate": False, "keep_alive": 7}
+    assert server.asked[0].headers["x-request-id"] == "r1"
 
 
 async def test_too_few_embeddings(server: RemoteServer, client: OllamaClient) -> None:

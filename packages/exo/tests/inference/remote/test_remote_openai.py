@@ -317,10 +317,11 @@ async def test_an_answer_in_single_bytes(server: RemoteServer, client: OpenAICli
 async def test_embeddings(server: RemoteServer, client: OpenAIClient) -> None:
     data = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1.5, 2]}]
     server.routes["/v1/embeddings"] = [answer({"data": data, "usage": {"prompt_tokens": 5}})]
-    found = await client.embed(EmbeddingRequest(model="m", inputs=("a", "b")))
+    found = await client.embed(EmbeddingRequest(id="r1", model="m", inputs=("a", "b")))
     assert found.vectors == ((1.5, 2.0), (3.0, 4.0))
     assert found.usage == Usage(prompt_tokens=5)
     assert server.body("/v1/embeddings") == {"model": "m", "input": ["a", "b"], "encoding_format": "float"}
+    assert server.asked[0].headers["x-request-id"] == "r1"
 
 
 async def test_too_few_embeddings(server: RemoteServer, client: OpenAIClient) -> None:

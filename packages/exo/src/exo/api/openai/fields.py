@@ -9,7 +9,7 @@ from exo.api.fields import CACHE, HONOURED, ONE_TIER, Fields, Handling
 
 _LABEL = Handling("ignored", "A label for OpenAI's own accounts.")
 _RUN: Fields = {
-    "model": Handling("honoured", "An id or an alias; without it the default model."),
+    "model": Handling("honoured", "An id or an alias; without it, and with `auto`, the default model."),
     "n": Handling("honoured", "1 to 16. Each choice is a run of its own, with its own seed: seed, seed + 1, …"),
     "stream": HONOURED,
     "stream_options": Handling("honoured", "`include_usage`; there is no obfuscation to be switched off."),

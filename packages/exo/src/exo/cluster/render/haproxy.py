@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from exo.cluster.inventory import Inventory
-from exo.cluster.inventory_check import AUTO
 from exo.cluster.pools import LISTINGS, RESPONSES, Pool, pools_of
 from exo.cluster.render.shared import ASK_THE_NODE, OWN_PATHS, OWN_PREFIXES, template
 from exo.types import host_and_port
+from exo.types.card import AUTO_MODEL
 
 _WORDS_PER_LINE = 40
 """HAProxy takes 64 words on a line."""
@@ -28,15 +28,18 @@ _OWN_ERRORS = (
 
 
 def server_options(slow_start: int) -> str:
-    """How a server is watched: down after two failures in a row, up after one success.
+    """How a server is watched: down after two failed checks in a row or one failed connection, up after one success.
 
-    So a node that is cut off is noticed within 7 seconds: 2 until the next check, 2 for it to time out, 1 until the
-    second one and 2 for that.
+    A server that refuses connections has none, so that it looks like the one with the least to do, and would get
+    each request and each second try until the next check: therefore the one failed connection.
+
+    A node that hangs gets nothing more after 7 seconds at the latest: 2 until the next check, 2 for it to time out, 1
+    until the second one and 2 for that. Its streams may go on, should it come to itself, until the time of an answer
+    is over; `on-marked-down shutdown-sessions` would end them, but with them the request whose connection has failed,
+    which another node can serve. Those of a node that is cut off are ended by TCP.
     """
-    return f"check inter 2s fastinter 1s downinter 2s fall 2 rise 1 slowstart {slow_start}s {_WHEN_DOWN}"
-
-
-_WHEN_DOWN = "on-marked-down shutdown-sessions"
+    check = "check inter 2s fastinter 1s downinter 2s fall 2 rise 1"
+    return f"{check} observe layer4 error-limit 1 on-error mark-down slowstart {slow_start}s"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def haproxy_cfg(inventory: Inventory, header: str) -> str:
         known=", ".join(inventory.models),
         listing=_listing(inventory) if several else None,
         tags=_tags(inventory) if several else None,
-        auto=AUTO,
+        auto=AUTO_MODEL,
         own_paths=OWN_PATHS,
         own_prefixes=OWN_PREFIXES,
         ask_the_node=ASK_THE_NODE,

@@ -87,13 +87,15 @@ class Link:
         """The JSON that a path answers, `timeout` as in `post`."""
         return await self._whole("GET", path, None, kind, timeout)
 
-    async def post(self, path: str, body: dict[str, Any], kind: type[T], *, timeout: float | None = None) -> T:
+    async def post(
+        self, path: str, body: dict[str, Any], kind: type[T], *, timeout: float | None = None, request_id: str = ""
+    ) -> T:
         """The JSON that is answered to `body`.
 
         `timeout` is for the whole exchange, in seconds; making a connection has its own limit. Without it only the
         link's limit counts, which is for each silence: a server that sends white space meanwhile may take longer.
         """
-        return await self._whole("POST", path, body, kind, timeout)
+        return await self._whole("POST", path, body, kind, timeout, request_id=request_id)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, body: dict[str, Any], request_id: str) -> AsyncIterator[Stream]:
@@ -142,9 +144,16 @@ class Link:
         return RemoteFailed(f"The server at {self.host} broke off, {what}: {reason}. Send the request again.")
 
     async def _whole(
-        self, method: str, path: str, body: dict[str, Any] | None, kind: type[T], limit: float | None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        kind: type[T],
+        limit: float | None,
+        *,
+        request_id: str = "",
     ) -> T:
-        asking = self._ask(method, path, body, limit)
+        asking = self._ask(method, path, body, limit, request_id)
         try:
             content = await asyncio.wait_for(asking, None if limit is None else self._connect_timeout + limit)
         except asyncio.TimeoutError:
@@ -159,8 +168,10 @@ class Link:
                 f"The server at {self.host} answered to {path} what cannot be read: {shortened(str(error))}."
             ) from error
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None, limit: float | None) -> bytes:
-        response = await self._send(method, path, body, limit)
+    async def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None, limit: float | None, request_id: str
+    ) -> bytes:
+        response = await self._send(method, path, body, limit, request_id)
         try:
             if response.status_code != httpx2.codes.OK:
                 raise await self._refusal(path, response, limit)
@@ -199,7 +210,7 @@ class Link:
         )
 
     async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, limit: float | None, request_id: str = ""
+        self, method: str, path: str, body: dict[str, Any] | None, limit: float | None, request_id: str
     ) -> httpx2.Response:
         """The response as soon as its head is there; its body has to be read or closed."""
         status = "error"

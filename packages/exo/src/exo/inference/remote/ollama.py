@@ -149,7 +149,7 @@ class OllamaClient:
             body["keep_alive"] = _keep_alive(request.keep_alive)
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
-        answer = await self._link.post("/api/embed", body, _Vectors)
+        answer = await self._link.post("/api/embed", body, _Vectors, request_id=request.id)
         usage = Usage(prompt_tokens=answer.prompt_eval_count)
         return embeddings(self._link.host, answer.embeddings, len(request.inputs), usage)
 

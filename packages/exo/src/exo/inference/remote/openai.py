@@ -121,7 +121,7 @@ class OpenAIClient:
         body: dict[str, Any] = {"model": request.model, "input": list(request.inputs), "encoding_format": "float"}
         if request.dimensions is not None:
             body["dimensions"] = request.dimensions
-        answer = await self._link.post("/v1/embeddings", body, _Vectors)
+        answer = await self._link.post("/v1/embeddings", body, _Vectors, request_id=request.id)
         vectors = tuple(vector.embedding for vector in sorted(answer.data, key=lambda vector: vector.index))
         return embeddings(self._link.host, vectors, len(request.inputs), usage_of(answer.usage))
 

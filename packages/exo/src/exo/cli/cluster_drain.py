@@ -1,0 +1,92 @@
+"""`exo cluster drain`: a node ends what it has, and takes nothing new until it is told to."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+
+from exo.cli import logs
+from exo.cluster.effects import switch_in_proxy
+from exo.cluster.inventory import Inventory, InventoryNode, read_inventory
+from exo.cluster.plain import plain
+from exo.cluster.status import ReadyBody, ask_ready, fetch, ready_in
+from exo.cluster.verification import make_client
+from exo.types import ConfigurationError, NodeFailed, ProxyRefused, ProxyUnreachable
+
+_PAUSE = 0.5
+_KEY_STATUSES = (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN)
+
+
+def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
+    logs.set_up("error", as_json=False)
+    inventory = read_inventory(Path(flags.inventory).expanduser())
+    node = _node_called(flags.node, inventory)
+    if flags.undo and flags.wait:
+        raise ConfigurationError("--wait waits for a node to end what it has, which makes no sense with --undo.")
+    asyncio.run(_drain(node, inventory, undo=flags.undo, wait=flags.wait))
+    return 0
+
+
+def _node_called(name: str, inventory: Inventory) -> InventoryNode:
+    for node in inventory.nodes:
+        if node.name.lower() == name.lower():
+            return node
+    names = [node.name for node in inventory.nodes]
+    near = difflib.get_close_matches(name, names, n=1)
+    known = f"Did you mean {near[0]}?" if near else f"It has {', '.join(names)}."
+    raise ConfigurationError(f"The inventory has no node {name!r}. {known}")
+
+
+async def _drain(node: InventoryNode, inventory: Inventory, *, undo: bool, wait: bool) -> None:
+    """The proxy comes first, so that it hands over nothing that the node would refuse; the other way round to undo."""
+    async with make_client() as client:
+        if not undo:
+            await _tell_proxy(inventory, node.name, undo=undo)
+        now = await _tell(client, node, inventory.keys.admin or inventory.keys.nodes, undo=undo)
+        if undo:
+            await _tell_proxy(inventory, node.name, undo=undo)
+            print(
+                f"{node.name} takes requests again." if now.ready else f"{node.name} is not ready: {plain(now.reason)}."
+            )
+            return
+        print(f"{node.name} takes no new requests; {_left(now)}.", flush=True)
+        if not wait:
+            return
+        while now.running or now.queued:
+            await asyncio.sleep(_PAUSE)
+            now = await ask_ready(node, client)
+            if not now.draining:
+                raise NodeFailed(f"{node.name} takes requests again: somebody has told it to, or has started it anew.")
+        print(f"{node.name} has no request left.")
+
+
+async def _tell_proxy(inventory: Inventory, name: str, *, undo: bool) -> None:
+    try:
+        await switch_in_proxy(inventory, name, drain=not undo)
+    except (ProxyUnreachable, ProxyRefused) as error:
+        print(f"HAProxy is not told, and sees it with its next check: {error.message}", file=sys.stderr)
+
+
+async def _tell(client: httpx2.AsyncClient, node: InventoryNode, key: str | None, *, undo: bool) -> ReadyBody:
+    body = json.dumps({"drain": not undo}).encode()
+    status, content = await fetch(client, node, "POST", "/v1/drain", key=key, body=body)
+    if status in _KEY_STATUSES:
+        raise NodeFailed(
+            f"{node.name} refuses the key of the inventory for this. Set keys.admin to one of scope admin."
+            if key
+            else f"{node.name} asks for a key. Set keys.admin in the inventory to one of scope admin."
+        )
+    if status != httpx2.codes.OK:
+        raise NodeFailed(f"{node.name} answers with status {status}: {plain(content.decode('utf-8', 'replace'))}")
+    return ready_in(content, node)
+
+
+def _left(now: ReadyBody) -> str:
+    return f"it runs {now.running} and {now.queued} wait" if now.running or now.queued else "it has none"

@@ -1,0 +1,43 @@
+"""`exo cluster status`: a line for each node of the inventory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from exo.cli import logs
+from exo.cli.tables import print_table
+from exo.cluster.inventory import read_inventory
+from exo.cluster.status import NodeStatus, ask_all
+
+_HEADS = ("NODE", "READY", "MODEL", "QUEUE", "TOK/S", "NPU LOAD", "TEMPERATURE")
+
+
+def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
+    """1 if a node is not ready."""
+    logs.set_up("error", as_json=False)
+    nodes = asyncio.run(ask_all(read_inventory(Path(flags.inventory).expanduser())))
+    if flags.json:
+        print(msgspec.json.format(msgspec.json.encode(nodes)).decode())
+    else:
+        print_table([_HEADS, *map(_row, nodes)])
+        for node in nodes:
+            for note in node.notes:
+                print(note)
+    return 0 if all(node.ready for node in nodes) else 1
+
+
+def _row(node: NodeStatus) -> tuple[str, ...]:
+    return (
+        node.name,
+        "yes" if node.ready else f"no: {node.reason}" if node.reason else "no",
+        ", ".join(node.loaded) or "-",
+        "-" if node.queued is None else f"{node.queued}/{node.queue_limit}",
+        "-" if node.tokens_per_second is None else f"{node.tokens_per_second:.1f}",
+        "-" if node.npu_load is None else f"{node.npu_load:.0%}",
+        "-" if node.temperature is None else f"{node.temperature:.0f} °C",
+    )

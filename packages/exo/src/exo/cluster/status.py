@@ -1,0 +1,193 @@
+"""What the nodes of an inventory do at this moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import httpx2
+import msgspec
+
+from exo.cluster.inventory import Inventory, InventoryNode
+from exo.cluster.plain import plain
+from exo.cluster.verification import make_client
+from exo.types import NodeFailed, host_and_port
+
+TIMEOUT = 5.0
+"""Seconds for a question with its answer."""
+_LONGEST_ANSWER = 4 * 1024 * 1024
+_AT_ONCE = 64
+_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)", re.MULTILINE | re.ASCII)
+_LABEL = re.compile(r'(?P<name>\w+)="(?P<value>(?:[^"\\]|\\.)*)"', re.ASCII)
+_SPEED, _LOAD, _TEMPERATURE = "exo_tokens_per_second", "rkllm_npu_load_ratio", "rkllm_temperature_celsius"
+
+
+class ReadyBody(msgspec.Struct):
+    """What /ready answers, as far as it matters here."""
+
+    ready: bool
+    reason: str = ""
+    draining: bool = False
+    slots: int = 0
+    running: int = 0
+    queued: int = 0
+    queue_limit: int = 0
+    loaded: tuple[str, ...] = ()
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """What a node tells of itself, made printable. None is what it does not tell, `notes` say why.
+
+    `reason` says why it is not ready. `tokens_per_second` is that of the answer that finished last, `npu_load` the mean
+    of its cores from 0 to 1, `temperature` that of the hottest place in degrees Celsius.
+    """
+
+    name: str
+    address: str
+    port: int
+    ready: bool
+    reason: str = ""
+    draining: bool = False
+    slots: int | None = None
+    running: int | None = None
+    queued: int | None = None
+    queue_limit: int | None = None
+    loaded: tuple[str, ...] = ()
+    tokens_per_second: float | None = None
+    npu_load: float | None = None
+    temperature: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+async def ask_all(inventory: Inventory, *, timeout: float = TIMEOUT) -> list[NodeStatus]:
+    """In the order of the inventory, all at the same time. `keys.nodes` of the inventory reads the metrics."""
+    places = asyncio.Semaphore(_AT_ONCE)
+    async with make_client() as client:
+
+        async def ask(node: InventoryNode) -> NodeStatus:
+            async with places:
+                return await _ask(node, client, inventory.keys.nodes, timeout)
+
+        return list(await asyncio.gather(*map(ask, inventory.nodes)))
+
+
+async def ask_ready(node: InventoryNode, client: httpx2.AsyncClient, *, timeout: float = TIMEOUT) -> ReadyBody:
+    """What /ready of a node answers, be it ready or not. Raises NodeFailed."""
+    _, content = await fetch(client, node, "GET", "/ready", timeout=timeout)
+    return ready_in(content, node)
+
+
+def ready_in(content: bytes, node: InventoryNode) -> ReadyBody:
+    """Raises NodeFailed."""
+    try:
+        return msgspec.json.decode(content, type=ReadyBody)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+        raise NodeFailed(f"What answers at {_place(node)} is no exo node.") from None
+
+
+async def fetch(
+    client: httpx2.AsyncClient,
+    node: InventoryNode,
+    method: str,
+    path: str,
+    *,
+    key: str | None = None,
+    body: bytes | None = None,
+    timeout: float = TIMEOUT,
+) -> tuple[int, bytes]:
+    """Status and body of an answer. Raises NodeFailed."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    url = f"http://{_place(node)}{path}"
+
+    async def exchange() -> tuple[int, bytes]:
+        content = bytearray()
+        async with (
+            client.stream(method, url, headers=headers, content=body, follow_redirects=False) as response,
+            contextlib.aclosing(response.aiter_raw()) as pieces,
+        ):
+            async for piece in pieces:
+                content += piece
+                if len(content) > _LONGEST_ANSWER:
+                    raise NodeFailed(f"{node.name} at {_place(node)} answers {path} without end.")
+        return response.status_code, bytes(content)
+
+    try:
+        return await asyncio.wait_for(exchange(), timeout)
+    except asyncio.TimeoutError:
+        raise NodeFailed(f"{node.name} at {_place(node)} does not answer within {timeout:g} seconds.") from None
+    except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        why = plain(str(error)) or type(error).__name__
+        raise NodeFailed(f"{node.name} at {_place(node)} cannot be reached: {why}.") from error
+
+
+async def _ask(node: InventoryNode, client: httpx2.AsyncClient, key: str | None, timeout: float) -> NodeStatus:
+    try:
+        ready = await ask_ready(node, client, timeout=timeout)
+    except NodeFailed as error:
+        return NodeStatus(node.name, node.address, node.port, ready=False, reason="no answer", notes=(error.message,))
+    try:
+        measured = _measured(await _metrics(client, node, key, timeout), ready.loaded)
+        notes: tuple[str, ...] = ()
+    except NodeFailed as error:
+        measured, notes = {}, (error.message,)
+    return NodeStatus(
+        node.name,
+        node.address,
+        node.port,
+        ready=ready.ready,
+        reason=plain(ready.reason),
+        draining=ready.draining,
+        slots=ready.slots,
+        running=ready.running,
+        queued=ready.queued,
+        queue_limit=ready.queue_limit,
+        loaded=tuple(plain(model, 80) for model in ready.loaded),
+        notes=notes,
+        **measured,
+    )
+
+
+async def _metrics(client: httpx2.AsyncClient, node: InventoryNode, key: str | None, timeout: float) -> str:
+    status, content = await fetch(client, node, "GET", "/metrics", key=key, timeout=timeout)
+    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+        said = "does not know the key keys.nodes of the inventory" if key else "asks for a key: set keys.nodes"
+        raise NodeFailed(f"{node.name} {said}; so its metrics are not shown.")
+    if status != httpx2.codes.OK:
+        raise NodeFailed(f"{node.name} answers /metrics with status {status}.")
+    return content.decode("utf-8", "replace")
+
+
+def _measured(text: str, loaded: Iterable[str]) -> dict[str, float | None]:
+    """The numbers in the text of /metrics, for the models that are loaded."""
+    samples: dict[str, list[tuple[Mapping[str, str], float]]] = {_SPEED: [], _LOAD: [], _TEMPERATURE: []}
+    for name, labels, value in _samples(text):
+        if name in samples:
+            samples[name].append((labels, value))
+    own = frozenset(loaded)
+    speeds = [value for labels, value in samples[_SPEED] if labels.get("model") in own and value > 0]
+    loads = [value for _, value in samples[_LOAD]]
+    return {
+        "tokens_per_second": max(speeds, default=None),
+        "npu_load": sum(loads) / len(loads) if loads else None,
+        "temperature": max((value for _, value in samples[_TEMPERATURE]), default=None),
+    }
+
+
+def _samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    for found in _SAMPLE.finditer(text):
+        try:
+            value = float(found["value"])
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            labels = {label["name"]: label["value"] for label in _LABEL.finditer(found["labels"] or "")}
+            yield found["name"], labels, value
+
+
+def _place(node: InventoryNode) -> str:
+    return host_and_port(node.address, node.port)
