@@ -30,7 +30,8 @@ pytestmark = pytest.mark.system
 SOURCE = REPOSITORY / "deploy" / "systemd"
 README = SOURCE / "README.md"
 SERVERS = ("exo-rkllm.service", "rkllama.service")
-UNITS = (*SERVERS, "rkllm-governor.service")
+WATCH = "exo-cluster-watch.service"
+UNITS = (*SERVERS, "rkllm-governor.service", WATCH)
 INSTALLED = Path("usr/local/lib/systemd/system")
 MOST_EXPOSURE = 4.0
 
@@ -133,9 +134,11 @@ def test_the_users_and_their_folders_are_made(board: Path) -> None:
     run_well("systemd-sysusers", f"--root={board}")
     users = {line.split(":")[0]: line.split(":") for line in (board / "etc/passwd").read_text().splitlines()}
     groups = {line.split(":")[0]: line.split(":") for line in (board / "etc/group").read_text().splitlines()}
+    for unit in (*SERVERS, WATCH):
+        assert users[value(unit, "User")][6].endswith("/nologin")
+    assert value(WATCH, "User") not in groups["rkllama"][3]
     for unit in SERVERS:
         user = value(unit, "User")
-        assert users[user][6].endswith("/nologin")
         assert users[user][5] == f"/var/lib/{value(unit, 'StateDirectory')}"
         for group in value(unit, "SupplementaryGroups").split():
             assert user in groups[group][3].split(",")
@@ -164,6 +167,16 @@ def test_the_commands_have_the_flags_that_the_units_give_them() -> None:
     program, *arguments = shlex.split(value("rkllama.service", "ExecStart"))
     assert program == "/opt/exo-rkllama/bin/rkllama"
     assert make_rkllama_parser().parse_args(arguments).action is not None
+    program, *arguments = shlex.split(value(WATCH, "ExecStart"))
+    assert program == "/opt/exo-rkllama/bin/exo"
+    flags = make_parser(arguments).parse_args(arguments)
+    assert (flags.action.__name__, flags.inventory, flags.once) == ("_watch", "/etc/exo-rkllama/cluster.toml", False)
+
+
+@pytest.mark.parametrize("unit", [*SERVERS, WATCH])
+def test_the_services_can_list_their_addresses_for_mdns(unit: str) -> None:
+    """The C library asks the kernel for them, by netlink."""
+    assert "AF_NETLINK" in value(unit, "RestrictAddressFamilies").split()
 
 
 def known_variables() -> set[str]:

@@ -28,9 +28,7 @@ def generated() -> dict[Path, str]:
         **rules,
         Path("grafana") / DASHBOARD_FILE: dashboard(),
         Path("haproxy/haproxy.cfg"): haproxy_cfg(inventory, _HEADER.format(kind="haproxy")),
-        Path("nginx/exo-load-balancer.conf"): (
-            f"{_HEADER.format(kind='nginx')}\n#\n{load_balancer_conf(inventory)}"
-        ),
+        Path("nginx/exo-load-balancer.conf"): (f"{_HEADER.format(kind='nginx')}\n#\n{load_balancer_conf(inventory)}"),
     }
 
 

@@ -4,15 +4,14 @@
     proxy.url; proxy.program.reload(); proxy.servers()["n1"].sessions
     proxy = nginx_before(nodes, tmp_path)
 
-It returns when every node is known to be ready. `edit` changes the text before it is used: so a test's test can leave
-out what the test is about.
+That of HAProxy returns when every node is known to be ready.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from exo.cluster.pools import LISTINGS, RESPONSES
 from exo.cluster.render import render
 from support import wait_until
 
-Edit = Callable[[str], str]
 _PORT = 8080
 
 
@@ -76,25 +74,23 @@ class RenderedHaproxy:
 
 
 def haproxy_before(
-    nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, edit: Edit = str, tables: str = "", **proxy: int
+    nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, tables: str = "", **proxy: int
 ) -> RenderedHaproxy:
     """`slots` are those of each node, `tables` further ones of the inventory."""
     host = nodes[0].host.lab.add_host("proxy")
     socket = folder / "admin.sock"
     inventory = _inventory(nodes, folder, slots, proxy, tables)
-    config = _rendered("haproxy", inventory, edit)
+    config = _rendered("haproxy", inventory)
     started = RenderedHaproxy(host, config, socket)
     for node in nodes:
         started.wait_for(node, "UP")
     return started
 
 
-def nginx_before(
-    nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, edit: Edit = str, **proxy: int
-) -> NginxProcess:
+def nginx_before(nodes: Sequence[ClusterNode], folder: Path, *, slots: int = 1, **proxy: int) -> NginxProcess:
     host = nodes[0].host.lab.add_host("proxy")
     inventory = _inventory(nodes, folder, slots, proxy)
-    return NginxProcess(host, _rendered("nginx", inventory, edit), ports=(_PORT,))
+    return NginxProcess(host, _rendered("nginx", inventory), ports=(_PORT,))
 
 
 def _inventory(
@@ -111,9 +107,7 @@ def _inventory(
     return path
 
 
-def _rendered(kind: str, inventory: Path, edit: Edit) -> Path:
+def _rendered(kind: str, inventory: Path) -> Path:
     """The file, beside its inventory."""
     (made,) = render(kind, inventory)
-    path = made.write(inventory.parent)
-    path.write_text(edit(made.text), encoding="utf-8")
-    return path
+    return made.write(inventory.parent)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from scripted_engine import Until
+from scripted_engine import FakeEngine, Until, service_for
 from zeroconf import ServiceInfo, const
 from zeroconf._dns import DNSPointer
 from zeroconf._protocol.outgoing import DNSOutgoing
@@ -19,6 +19,7 @@ from zeroconf._protocol.outgoing import DNSOutgoing
 from exo.cluster import mdns
 from exo.cluster.announcement import NodeDescription
 from exo.cluster.mdns import Announcer, Browser, Sighting, browsing, instance_name, multicast, own_addresses
+from exo.cluster.member import Member, MemberSettings
 from exo.types import DiscoveryError
 
 LOOPBACK = ("127.0.0.1",)
@@ -214,6 +215,23 @@ def test_the_addresses_of_a_node(monkeypatch: pytest.MonkeyPatch, listening: str
     lan = Adapter("198.51.100.1", "192.0.2.7", "169.254.3.4", ("2001:db8::7", 0, 0), ("fe80::1", 0, 2))
     monkeypatch.setattr(ifaddr, "get_adapters", lambda: [lo, lan])
     assert own_addresses(listening) == expected
+
+
+async def test_a_service_that_may_not_list_interfaces_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one under systemd with RestrictAddressFamilies may be."""
+    import ifaddr
+
+    def refuse() -> list[Adapter]:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(ifaddr, "get_adapters", refuse)
+    with pytest.raises(DiscoveryError, match=r"cannot be listed: .*Address family not supported"):
+        own_addresses("0.0.0.0")
+    with pytest.raises(DiscoveryError, match="cannot be listed"):
+        async with multicast():
+            pass
+    member = Member(service_for(FakeEngine()), MemberSettings(addresses=lambda: own_addresses("0.0.0.0")))
+    assert member.addresses() == ()
 
 
 def test_the_name_of_an_announcement_fits_and_depends_on_the_place() -> None:

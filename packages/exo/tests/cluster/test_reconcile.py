@@ -11,6 +11,7 @@ from exo.cluster.pools import pool_name
 from exo.cluster.reconcile import (
     Action,
     Add,
+    BreakOff,
     Drain,
     Forget,
     Joined,
@@ -121,6 +122,14 @@ def test_nobody_goes_before_all_had_the_time_to_show_themselves() -> None:
     assert decide([NEW], known=()) == []
     assert decide([DRAINED], known=("d",)) == []
     assert [type(action) for action in decide([NEW], known=("c",))] == [Drain]
+
+
+def test_what_a_hanging_server_runs_is_broken_off_and_nothing_else_changes() -> None:
+    busy = dataclasses.replace(OWN[0], is_down=True, sessions=2)
+    state = ProxyState(BACKENDS, TABLES, (busy, OWN[1]))
+    found = reconcile(LISTED, state, managed_backends(INVENTORY), {}, known=None, patience=300, hanging={(POOL, "a")})
+    assert found == [BreakOff(busy)]
+    assert reconcile([], state, frozenset(), {}, known=None, patience=300, hanging={(POOL, "a")}) == []
 
 
 def test_who_comes_back_takes_requests_again() -> None:

@@ -66,7 +66,7 @@ def test_what_the_numbers_of_an_inventory_become(tmp_path: Path) -> None:
     numbers += "conversation_memory = 20\nmax_connections = 21\n"
     haproxy = rendered(tmp_path, "haproxy", ONE + numbers)["haproxy.cfg"].text
     for line in (
-        "server a 192.0.2.1:52415 maxconn 2 weight 3 check ",
+        "server a 192.0.2.1:52415 maxconn 2 weight 3 tcp-ut 5s check ",
         "slowstart 19s",
         "tune.bufsize 165536",
         "req.body_size gt 100000",

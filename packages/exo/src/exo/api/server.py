@@ -22,7 +22,7 @@ from exo.inference import InferenceService
 from exo.types import ConfigurationError
 
 _NOTICE = 3.0
-"""Seconds in which a proxy before this node sees that it ends: somewhat more than between two of its checks."""
+"""Seconds in which a proxy before this node sees that it ends or drains: more than between two of its checks."""
 
 logger = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -204,7 +204,7 @@ class Server(uvicorn.Server):
         )
         self._service = service
         self._grace = settings.grace
-        self._notice = 0.0 if is_loopback(settings.host) else _NOTICE
+        service.notice = 0.0 if is_loopback(settings.host) else _NOTICE
         self._manager = manager
         self._ending: asyncio.Task[None] | None = None
 
@@ -256,7 +256,7 @@ class Server(uvicorn.Server):
     async def _end(self) -> None:
         if self._manager is not None:
             self._manager.stopping()
-        await self._service.end(self._grace, notice=self._notice)
+        await self._service.end(self._grace)
         self.should_exit = True
 
 

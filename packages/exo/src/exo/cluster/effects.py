@@ -59,8 +59,11 @@ class Effects:
         await self._forget(server, action.tables)
         return f"gets no new requests; it runs {server.sessions}" if server.sessions else "gets no new requests"
 
-    async def _change(self, action: to_do.Ready | to_do.SetWeight | to_do.SetSlots) -> str:
+    async def _change(self, action: to_do.Ready | to_do.BreakOff | to_do.SetWeight | to_do.SetSlots) -> str:
         server = action.server
+        if isinstance(action, to_do.BreakOff):
+            await self._api.break_off(server.backend, server.name)
+            return f"hangs; what it ran is broken off: {server.sessions}"
         if isinstance(action, to_do.Ready):
             await self._api.ready(server.backend, server.name)
             return "takes requests again"

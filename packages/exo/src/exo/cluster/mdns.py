@@ -55,14 +55,18 @@ def own_addresses(listening: str) -> tuple[str, ...]:
     """The IP addresses by which other machines reach a node that listens on `listening`, an IP address itself.
 
     These are those of all interfaces where it listens on all. Loopback is left out, and IPv6's link-local ones, as no
-    URL can name those. May be empty.
+    URL can name those. May be empty. Raises DiscoveryError.
     """
     address = ipaddress.ip_address(plain_address(listening))
     if not address.is_unspecified:
         return _useful([str(address)])
     import ifaddr  # noqa: PLC0415 - only for a node that others can reach
 
-    found = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+    try:
+        adapters = ifaddr.get_adapters()
+    except OSError as error:  # a service that may not use netlink
+        raise DiscoveryError(f"The network interfaces of this machine cannot be listed: {_why(error)}.") from error
+    found = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for adapter in adapters for ip in adapter.ips]
     return _useful(one for one in found if address.version == 6 or ":" not in one)
 
 

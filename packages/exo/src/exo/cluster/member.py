@@ -82,7 +82,13 @@ class Member:
         return self._peers.listed()
 
     def addresses(self) -> tuple[str, ...]:
-        """Those at which others reach this node; none where it keeps away from mDNS."""
+        """Those at which others reach this node; none where it keeps away from mDNS, or cannot tell."""
+        try:
+            return self._own_addresses()
+        except DiscoveryError:
+            return ()
+
+    def _own_addresses(self) -> tuple[str, ...]:
         return () if self._settings.addresses is None else self._settings.addresses()
 
     def start(self) -> None:
@@ -106,7 +112,7 @@ class Member:
     async def _take_part_for_ever(self) -> None:
         while True:
             try:
-                await self._take_part(self.addresses())
+                await self._take_part(self._own_addresses())
             except DiscoveryError as error:
                 self._complain(error.message)
                 await asyncio.sleep(_RETRY)

@@ -90,6 +90,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class BreakOff:
+    """It hangs: its checks fail, and the network still takes what is sent to it."""
+
+    server: Server
+
+
+@dataclass(frozen=True)
 class SetWeight:
     server: Server
     weight: int
@@ -101,7 +108,7 @@ class SetSlots:
     slots: int
 
 
-Action: TypeAlias = Add | Drain | Forget | Remove | Ready | SetWeight | SetSlots
+Action: TypeAlias = Add | Drain | Forget | Remove | Ready | BreakOff | SetWeight | SetSlots
 
 
 def plan(inventory: Inventory, joined: Sequence[Joined], backends: frozenset[str]) -> tuple[list[Wanted], list[Misfit]]:
@@ -141,12 +148,13 @@ def reconcile(
     *,
     known: Container[str] | None,
     patience: float,
+    hanging: Container[Key] = (),
 ) -> list[Action]:
     """What to do about the backends `managed`, others are left alone.
 
     `leaving` tells for servers that were drained here how many seconds ago. `known` are the names of those that were
     wanted before: only they go when they are not wanted any more, as others may not have shown themselves yet; all do
-    where it is None. One that does not answer keeps its sessions for `patience` seconds.
+    where it is None. One that does not answer keeps its sessions for `patience` seconds. Those of `hanging` are ended.
     """
     missing = {(one.backend, one.name): one for one in wanted}
     backends = frozenset(managed)
@@ -155,6 +163,8 @@ def reconcile(
         if server.backend not in backends:
             continue
         key = server.backend, server.name
+        if key in hanging:
+            actions.append(BreakOff(server))
         one = missing.pop(key, None)
         if one is not None and _is_at(server, one):
             actions += _kept(server, one, ours=key in leaving)

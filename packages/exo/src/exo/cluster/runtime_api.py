@@ -119,6 +119,10 @@ class RuntimeApi:
         """No requests at all, and no checks. What it still runs may be broken off."""
         await self._do(f"set server {_server(backend, name)} state maint")
 
+    async def break_off(self, backend: str, name: str) -> None:
+        """End the sessions that a server has."""
+        await self._do(f"shutdown sessions server {_server(backend, name)}")
+
     async def set_weight(self, backend: str, name: str, weight: int) -> None:
         await self._do(f"set server {_server(backend, name)} weight {weight}")
 

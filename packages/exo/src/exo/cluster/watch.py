@@ -29,6 +29,9 @@ from exo.types import ProxyRefused, ProxyUnreachable, host_and_port
 
 _MOST_UNKNOWN = 200
 """So many strangers are named in the log; they could fill it."""
+_HANGS = 5.0
+"""Seconds for which a server is down and has sessions, until it counts as one that hangs: where a node is gone or cut
+off they end by themselves, and a request whose connection has failed goes to another node."""
 _PAUSE = 0.1
 """Seconds between two rounds at least, whatever strangers announce."""
 
@@ -61,6 +64,7 @@ class Watch:
         self._listed: Listed | None = None
         self._looked_up = 0.0
         self._leaving: dict[Key, float] = {}
+        self._down: dict[Key, float] = {}
         self._seen: set[str] = set()
         self._log = _Log()
         if self._file.secret is None:
@@ -104,6 +108,7 @@ class Watch:
             {key: now - since for key, since in self._leaving.items()},
             known=None if not self._is_settling() else self._seen,
             patience=self._times.patience,
+            hanging=self._hanging(state, now),
         )
         self._seen |= {one.node.name for one in joined}
         self._forget_what_is_gone(state)
@@ -122,6 +127,12 @@ class Watch:
         found = judge(self._browser.sightings, self._proofs.found, self._listed)
         self._log.in_sight(found, asked=self._proofs.found)
         return found
+
+    def _hanging(self, state: ProxyState, now: float) -> set[Key]:
+        """The servers that have been down for a while and still have sessions."""
+        down = [(one.backend, one.name) for one in state.servers if one.is_down and one.sessions]
+        self._down = {key: self._down.get(key, now) for key in down}
+        return {key for key, since in self._down.items() if now - since >= _HANGS}
 
     def _is_settling(self) -> bool:
         return time.monotonic() - self._begin < self._times.settle

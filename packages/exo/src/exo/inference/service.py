@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -74,6 +75,7 @@ class InferenceService:
     """Resolves models, admits requests, and hands out answers. One owner: the event loop.
 
     `leaving` is set from the moment at which the node is told to end, `ending` from that at which it takes no new work.
+    Between those two, and after it was told to drain, are `notice` seconds in which a proxy sees that it is not ready.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class InferenceService:
         self._preload: asyncio.Task[None] | None = None
         self._blocked = ""
         self._has_served = False
+        self.notice = 0.0
         self._draining = False
+        self._refuses_from = 0.0
         self.leaving = asyncio.Event()
         self.ending = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -246,23 +250,24 @@ class InferenceService:
 
     @property
     def draining(self) -> bool:
-        """Whether new work is refused until this is set to False again; what was accepted goes on, be it waiting."""
+        """Whether new work is refused, once `notice` is over, until this is set to False again.
+
+        What was accepted goes on, be it waiting.
+        """
         return self._draining
 
     @draining.setter
     def draining(self, wanted: bool) -> None:
         if wanted != self._draining:
             logger.info("the node takes %s", "no new requests, it drains" if wanted else "new requests again")
+            self._refuses_from = time.monotonic() + self.notice
         self._draining = wanted
 
-    async def end(self, grace: float, *, notice: float = 0.0) -> None:
-        """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown.
-
-        Before that, requests are taken for `notice` seconds more, in which a proxy sees that the node is not ready.
-        """
+    async def end(self, grace: float) -> None:
+        """Take no new work, refuse what waits, give running answers `grace` seconds, then end them as ShuttingDown."""
         self.leaving.set()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._hurried.wait(), notice)
+            await asyncio.wait_for(self._hurried.wait(), self.notice)
         self.ending.set()
         self._scheduler.close()
         if not self._hurried.is_set():
@@ -359,7 +364,7 @@ class InferenceService:
     def _refuse_new(self) -> None:
         if self.ending.is_set():
             raise shutting_down()
-        if self._draining:
+        if self._draining and time.monotonic() >= self._refuses_from:
             raise Draining(
                 "The node drains: it takes no new requests for now. Use another node, or have it told to stop draining."
             )
