@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from npu_board import SimBoard
 
-from exo.cluster.secret import new_challenge, proof
+from exo.cluster.membership.secret import new_challenge, proof
 from rkllama_support import serve
 from support import Node, NodeFailed, StartNode
 
@@ -59,7 +59,7 @@ def test_a_node_on_loopback_does_not_load_what_it_does_not_need(tmp_path: Path) 
     with Node("--inference-engine", "dummy", folder=tmp_path, command=command) as node:
         assert node.chat("Hi").status_code == httpx2.codes.OK
         assert node.http.get("/v1/topology").status_code == httpx2.codes.OK
-        assert "exo.cluster.member" in node.log
+        assert "exo.cluster.membership.member" in node.log
         assert "zeroconf" not in node.log
         assert "ifaddr" not in node.log
 

@@ -1,4 +1,4 @@
-"""The commands of exo.cluster.runtime_api with a real HAProxy."""
+"""The commands of exo.cluster.proxy.runtime_api with a real HAProxy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from cluster_support.stand_in import StandIn
+from exo.cluster.proxy.runtime_api import RuntimeApi, Server
 from exo.cluster.render.haproxy import server_options
-from exo.cluster.runtime_api import RuntimeApi, Server
 from exo.types import ProxyRefused
 from support import wait_until
 

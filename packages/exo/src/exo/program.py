@@ -8,7 +8,7 @@ from exo.cli.chat import Ask, chat_in_terminal
 from exo.cli.logs import set_up as set_up_logs
 from exo.cli.run import ask_node, ask_service
 from exo.cli.serve import Program, curl_example, serve_program
-from exo.cluster.member import Member
+from exo.cluster.membership.member import Member
 
 __all__ = [
     "Ask",

@@ -14,10 +14,10 @@ from scripted_server import CHAT, ScriptedEngine, running, until
 
 from exo import __version__
 from exo.api import HttpSettings
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.challenge import CHALLENGE_PATH
-from exo.cluster.mdns import Sighting
-from exo.cluster.secret import new_challenge, proof
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.challenge import CHALLENGE_PATH
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.secret import new_challenge, proof
 from exo.inference import Capability
 from exo.inference.caller import Caller
 from exo.topology import NodeCapabilities

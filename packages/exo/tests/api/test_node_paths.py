@@ -12,7 +12,7 @@ from exo import __version__
 from exo.api import create_app
 from exo.api.docs import render
 from exo.api.openapi import document
-from exo.cluster.member import host_name
+from exo.cluster.membership.member import host_name
 from exo.inference import InferenceService, NodeMetrics
 from exo.topology import NodeCapabilities
 

@@ -10,9 +10,9 @@ import pytest
 
 from exo.cli import cluster_discover
 from exo.cli.main import main
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.mdns import Sighting
-from exo.cluster.verification import Refused, Verified
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.verification import Refused, Verified
 
 INVENTORY = '[[nodes]]\nname = "n1"\naddress = "192.0.2.1"\nmodels = ["m"]\n'
 N1 = Sighting("i1", NodeDescription("n1", "1.0", "rkllm", 1, ("m",)), ("192.0.2.1",), 52415)

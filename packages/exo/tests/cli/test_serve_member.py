@@ -12,7 +12,7 @@ import pytest
 from exo.cli import settings
 from exo.cli.serve import _member_settings
 from exo.cli.settings import SERVE_SETTINGS
-from exo.cluster import mdns
+from exo.cluster.membership import mdns
 from exo.types import ConfigurationError
 
 SECRET = "0123456789abcdef0123456789abcdef"

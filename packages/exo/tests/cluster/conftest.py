@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from exo.cluster import mdns
+from exo.cluster.membership import mdns
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from scripted_server import Running, running
 
 from exo.api import HttpSettings
-from exo.cluster.member import Member, MemberSettings
+from exo.cluster.membership.member import Member, MemberSettings
 from exo.inference import InferenceService
 
 SECRET = b"0123456789abcdef0123456789abcdef"

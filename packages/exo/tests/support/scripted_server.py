@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from exo.api import HttpSettings, create_app
 from exo.api.server import Server, bind
-from exo.cluster.member import Member
+from exo.cluster.membership.member import Member
 from exo.inference import Availability, EngineContext, InferenceEngine, InferenceService, NodeMetrics
 from exo.models import ModelStore
 from exo.topology import NodeCapabilities

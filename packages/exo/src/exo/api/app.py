@@ -18,7 +18,7 @@ from exo.api.openai.routes import OpenAI
 from exo.api.outermost import Outermost
 from exo.api.responses.routes import Responses
 from exo.api.settings import HttpSettings
-from exo.cluster.member import Member
+from exo.cluster.membership.member import Member
 from exo.inference import InferenceService
 from exo.topology import NodeCapabilities, probe
 from exo.types import NotFound

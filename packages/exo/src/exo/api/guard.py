@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exo.api.exchange import exchange_of, send_bytes
 from exo.api.settings import HttpSettings
-from exo.cluster.challenge import CHALLENGE_PATH
+from exo.cluster.membership.challenge import CHALLENGE_PATH
 from exo.inference.caller import Caller, asking
 from exo.types import AuthenticationFailed, ForbiddenHost, ForbiddenOrigin
 

@@ -17,10 +17,10 @@ from exo.api.endpoint import Endpoint
 from exo.api.exchange import read_body, send_bytes, send_json
 from exo.api.node_schema import DrainBody, NodeReadiness, Topology, TopologyNode
 from exo.api.settings import HttpSettings
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.challenge import CHALLENGE_PATH, ChallengeBody
-from exo.cluster.member import Member
-from exo.cluster.secret import is_challenge
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.challenge import CHALLENGE_PATH, ChallengeBody
+from exo.cluster.membership.member import Member
+from exo.cluster.membership.secret import is_challenge
 from exo.inference import InferenceService
 from exo.topology import NodeCapabilities
 from exo.types import InvalidRequest

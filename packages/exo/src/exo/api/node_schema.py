@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.peers import State
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.peers import State
 from exo.inference import Readiness
 from exo.topology import NodeCapabilities
 

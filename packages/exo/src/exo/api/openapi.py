@@ -19,7 +19,7 @@ from exo.api.ollama.schema import PlainError
 from exo.api.openai.operations import OPENAI_OPERATIONS
 from exo.api.operation import Answer, Operation
 from exo.api.responses.operations import RESPONSES_OPERATIONS
-from exo.cluster.challenge import CHALLENGE_PATH, ChallengeBody
+from exo.cluster.membership.challenge import CHALLENGE_PATH, ChallengeBody
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"

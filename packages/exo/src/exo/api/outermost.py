@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exo.api.errors import CLIENT_GONE, error_shape, status_of
 from exo.api.exchange import ClientGone, Exchange, exchange_of, send_error
 from exo.api.extension import Extension
-from exo.cluster.challenge import CHALLENGE_PATH
+from exo.cluster.membership.challenge import CHALLENGE_PATH
 from exo.inference import NodeMetrics
 from exo.types import ExoError, MethodNotAllowed
 

@@ -14,11 +14,11 @@ from exo.cli import logs, values
 from exo.cli.cluster import INVENTORY
 from exo.cli.tables import print_table
 from exo.cluster.inventory import Inventory, read_inventory
-from exo.cluster.mdns import browsing
+from exo.cluster.membership.mdns import browsing
+from exo.cluster.membership.secret import read_secret
+from exo.cluster.membership.verification import Refused, Verified, make_client, verify_sighting
 from exo.cluster.plain import plain
-from exo.cluster.secret import read_secret
-from exo.cluster.standing import Found, judge, listed_in
-from exo.cluster.verification import Refused, Verified, make_client, verify_sighting
+from exo.cluster.proxy.standing import Found, judge, listed_in
 from exo.types import ConfigurationError, host_and_port
 
 _AT_ONCE = 32

@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx2
 
 from exo.cli import logs
-from exo.cluster.effects import switch_in_proxy
 from exo.cluster.inventory import Inventory, InventoryNode, read_inventory
+from exo.cluster.membership.verification import make_client
 from exo.cluster.plain import plain
+from exo.cluster.proxy.effects import switch_in_proxy
 from exo.cluster.status import ReadyBody, ask_ready, fetch, ready_in
-from exo.cluster.verification import make_client
 from exo.types import ConfigurationError, NodeFailed, ProxyRefused, ProxyUnreachable
 
 _PAUSE = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from exo.cli import logs
-from exo.cluster.watch import watching
+from exo.cluster.proxy.watch import watching
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape

@@ -22,9 +22,9 @@ from exo.cli import logs, settings
 from exo.cli.build import build_service, choose_engine
 from exo.cli.entry import lose_broken_outputs
 from exo.cli.notify import ServiceManager
-from exo.cluster.mdns import own_addresses
-from exo.cluster.member import Member, MemberSettings, host_name
-from exo.cluster.secret import plain_address, read_secret
+from exo.cluster.membership.mdns import own_addresses
+from exo.cluster.membership.member import Member, MemberSettings, host_name
+from exo.cluster.membership.secret import plain_address, read_secret
 from exo.inference import InferenceService
 from exo.types import ConfigurationError, ExoError, host_and_port
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from exo.cluster.announcement import is_node_name
+from exo.cluster.membership.announcement import is_node_name
 
 
 def text(value: str) -> str:

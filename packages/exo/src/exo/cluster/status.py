@@ -12,8 +12,8 @@ import httpx2
 import msgspec
 
 from exo.cluster.inventory import Inventory, InventoryNode
+from exo.cluster.membership.verification import make_client
 from exo.cluster.plain import plain
-from exo.cluster.verification import make_client
 from exo.types import NodeFailed, host_and_port
 
 TIMEOUT = 5.0

@@ -5,10 +5,10 @@ from collections.abc import Container, Iterable, Mapping
 
 import pytest
 
-from exo.cluster.announcement import NodeDescription
 from exo.cluster.inventory import Inventory, InventoryNode
+from exo.cluster.membership.announcement import NodeDescription
 from exo.cluster.pools import pool_name
-from exo.cluster.reconcile import (
+from exo.cluster.proxy.reconcile import (
     Action,
     Add,
     BreakOff,
@@ -27,7 +27,7 @@ from exo.cluster.reconcile import (
     reconcile,
     unaddable,
 )
-from exo.cluster.runtime_api import ProxyState, Server
+from exo.cluster.proxy.runtime_api import ProxyState, Server
 
 POOL = pool_name(["m"])
 LISTINGS, RESPONSES = f"{POOL}_get", f"{POOL}_responses"

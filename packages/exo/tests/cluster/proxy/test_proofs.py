@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from cluster_nodes import SECRET, answered, member_node, stranger
 
-from exo.cluster import proofs as module
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.mdns import Sighting
-from exo.cluster.proofs import Proofs
-from exo.cluster.verification import Refused, Verified, make_client, verify
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.verification import Refused, Verified, make_client, verify
+from exo.cluster.proxy import proofs as module
+from exo.cluster.proxy.proofs import Proofs
 
 HERE = "127.0.0.1"
 

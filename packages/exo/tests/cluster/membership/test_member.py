@@ -14,11 +14,11 @@ from cluster_nodes import SECRET, member_node, stranger
 from scripted_engine import FakeEngine, Until, request, service_for
 from scripted_server import Running
 
-from exo.cluster import member as member_module
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.challenge import CHALLENGE_PATH
-from exo.cluster.mdns import Announcer, multicast
-from exo.cluster.member import Member, MemberSettings
+from exo.cluster.membership import member as member_module
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.challenge import CHALLENGE_PATH
+from exo.cluster.membership.mdns import Announcer, multicast
+from exo.cluster.membership.member import Member, MemberSettings
 from exo.types import DiscoveryError, EngineError, ModelCard
 
 LOOPBACK = ("127.0.0.1",)
@@ -169,7 +169,7 @@ async def test_a_node_is_announced_once_it_has_an_address_and_anew_when_that_cha
 ) -> None:
     monkeypatch.setattr(member_module, "_LOOK", 0.01)
     now: tuple[str, ...] = ()
-    with caplog.at_level(logging.INFO, logger="exo.cluster.member"):
+    with caplog.at_level(logging.INFO, logger="exo.cluster.membership.member"):
         async with started(alone(MemberSettings("n", port=9, addresses=lambda: now))):
             await until(lambda: "no address yet" in caplog.text)
             now = LOOPBACK

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.cluster.secret import is_challenge, is_proof, new_challenge, plain_address, proof, read_secret
+from exo.cluster.membership.secret import is_challenge, is_proof, new_challenge, plain_address, proof, read_secret
 from exo.types import ConfigurationError
 
 SECRET = b"0123456789abcdef0123456789abcdef"

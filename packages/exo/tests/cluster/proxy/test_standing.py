@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from exo.cluster.announcement import NodeDescription
 from exo.cluster.inventory import Inventory, InventoryNode
-from exo.cluster.mdns import Sighting
-from exo.cluster.standing import Found, Listed, judge, listed_in
-from exo.cluster.verification import Refused, Verified
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.verification import Refused, Verified
+from exo.cluster.proxy.standing import Found, Listed, judge, listed_in
 
 LISTED = Listed(frozenset({"a"}), {("10.0.0.1", 52415): "a"})
 

@@ -11,11 +11,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from exo.cluster.announcement import NodeDescription
 from exo.cluster.inventory import Inventory, InventoryNode
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.secret import plain_address
 from exo.cluster.pools import LISTINGS, RESPONSES, Pool, pool_for, pools_of
-from exo.cluster.runtime_api import ProxyState, Server
-from exo.cluster.secret import plain_address
+from exo.cluster.proxy.runtime_api import ProxyState, Server
 
 Key: TypeAlias = tuple[str, str]
 """Names of a backend and of a server in it."""

@@ -1,14 +1,14 @@
-"""Doing to a running HAProxy what exo.cluster.reconcile has decided."""
+"""Doing to a running HAProxy what exo.cluster.proxy.reconcile has decided."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from exo.cluster import reconcile as to_do
 from exo.cluster.inventory import Inventory
-from exo.cluster.reconcile import Action, Wanted, managed_backends, tables_of
-from exo.cluster.runtime_api import RuntimeApi, Server
+from exo.cluster.proxy import reconcile as to_do
+from exo.cluster.proxy.reconcile import Action, Wanted, managed_backends, tables_of
+from exo.cluster.proxy.runtime_api import RuntimeApi, Server
 from exo.types import ProxyRefused, host_and_port
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo.cluster.announcement import (
+from exo.cluster.membership.announcement import (
     MAX_SLOTS,
     SERVICE_TYPE,
     Announced,

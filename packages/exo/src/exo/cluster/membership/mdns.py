@@ -1,6 +1,6 @@
 """Announcing a node by mDNS, and seeing those of others.
 
-What is seen proves nothing: see exo.cluster.verification. zeroconf is loaded by the first use, not by importing this.
+What is seen proves nothing, see verification.py. zeroconf is loaded by the first use, not by importing this.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exo.cluster.announcement import SERVICE_TYPE, NodeDescription, from_txt, to_txt
-from exo.cluster.secret import plain_address
+from exo.cluster.membership.announcement import SERVICE_TYPE, NodeDescription, from_txt, to_txt
+from exo.cluster.membership.secret import plain_address
 from exo.types import DiscoveryError
 
 if TYPE_CHECKING:

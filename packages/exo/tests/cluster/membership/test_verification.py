@@ -12,11 +12,11 @@ import pytest
 from cluster_nodes import SECRET, Answer, answered, member_node, stranger
 
 from exo import __version__
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.challenge import CHALLENGE_PATH
-from exo.cluster.mdns import Sighting
-from exo.cluster.secret import proof
-from exo.cluster.verification import Refused, Verified, make_client, verify, verify_sighting
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.challenge import CHALLENGE_PATH
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.secret import proof
+from exo.cluster.membership.verification import Refused, Verified, make_client, verify, verify_sighting
 
 NODE = NodeDescription("real", __version__, "scripted", 2, ("one", "two/b:1"))
 LOOPBACK = "127.0.0.1"

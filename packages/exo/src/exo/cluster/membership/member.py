@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from exo import __version__
-from exo.cluster.announcement import NodeDescription, describe, fitting_name
-from exo.cluster.challenge import ProvenNode
-from exo.cluster.mdns import Announcer, Browser, has_loopback, multicast
-from exo.cluster.peers import Peer, Peers
-from exo.cluster.secret import plain_address, proof
+from exo.cluster.membership.announcement import NodeDescription, describe, fitting_name
+from exo.cluster.membership.challenge import ProvenNode
+from exo.cluster.membership.mdns import Announcer, Browser, has_loopback, multicast
+from exo.cluster.membership.peers import Peer, Peers
+from exo.cluster.membership.secret import plain_address, proof
 from exo.inference import InferenceService
 from exo.types import DiscoveryError, ExoError, NotFound
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.cluster.runtime_api import ProxyState, RuntimeApi, Server
+from exo.cluster.proxy.runtime_api import ProxyState, RuntimeApi, Server
 from exo.types import ProxyRefused, ProxyUnreachable
 
 STATISTICS = """# pxname,svname,qcur,scur,slim,status

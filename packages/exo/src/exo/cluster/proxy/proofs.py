@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import httpx2
 
-from exo.cluster.mdns import Sighting
-from exo.cluster.verification import Refused, Verified, verify, verify_sighting
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.verification import Refused, Verified, verify, verify_sighting
 
 _AGAIN = 30.0
 """Seconds between two questions to the same node."""
@@ -21,7 +21,7 @@ _AT_ONCE = 32
 class Proofs:
     """What came of asking, by the names of announcements. One owner: the event loop.
 
-    Blocks: nothing. Times out: a question, see exo.cluster.verification. Can race: a node that goes while it is asked,
+    Blocks: nothing. Times out: a question, see membership.verification. Can race: a node that goes while it is asked,
     whose answer is then dropped. A node that has proven itself keeps that while it does not answer, which HAProxy sees
     for itself, and whatever others announce under its name: it is asked again where it was.
     """

@@ -10,15 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from exo.cluster import watch as module
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.inventory_file import InventoryFile
-from exo.cluster.mdns import Browser, Sighting
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Browser, Sighting
+from exo.cluster.membership.verification import Refused, Verified
 from exo.cluster.pools import pool_name
-from exo.cluster.proofs import Proofs
-from exo.cluster.runtime_api import ProxyState, Server
-from exo.cluster.verification import Refused, Verified
-from exo.cluster.watch import Times, Watch
+from exo.cluster.proxy import watch as module
+from exo.cluster.proxy.inventory_file import InventoryFile
+from exo.cluster.proxy.proofs import Proofs
+from exo.cluster.proxy.runtime_api import ProxyState, Server
+from exo.cluster.proxy.watch import Times, Watch
 from exo.types import ProxyRefused, ProxyUnreachable
 
 POOL = pool_name(["m"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from exo.cluster.inventory import Inventory, read_inventory
-from exo.cluster.secret import read_secret
+from exo.cluster.membership.secret import read_secret
 from exo.types import ConfigurationError
 
 _Stamp: TypeAlias = tuple[int, int, int] | None

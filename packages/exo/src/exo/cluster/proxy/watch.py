@@ -14,17 +14,17 @@ from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exo.cluster import reconcile as to_do
-from exo.cluster.effects import Effects
-from exo.cluster.inventory_file import InventoryFile
-from exo.cluster.mdns import Browser, browsing
+from exo.cluster.membership.mdns import Browser, browsing
+from exo.cluster.membership.verification import make_client
 from exo.cluster.pools import LISTINGS
-from exo.cluster.proofs import Proofs
-from exo.cluster.reconcile import Action, Joined, Key, Misfit, managed_backends, plan, reconcile, unaddable
+from exo.cluster.proxy import reconcile as to_do
+from exo.cluster.proxy.effects import Effects
+from exo.cluster.proxy.inventory_file import InventoryFile
+from exo.cluster.proxy.proofs import Proofs
+from exo.cluster.proxy.reconcile import Action, Joined, Key, Misfit, managed_backends, plan, reconcile, unaddable
+from exo.cluster.proxy.runtime_api import ProxyState, RuntimeApi
+from exo.cluster.proxy.standing import Found, Listed, judge, listed_in
 from exo.cluster.render.haproxy import server_options
-from exo.cluster.runtime_api import ProxyState, RuntimeApi
-from exo.cluster.standing import Found, Listed, judge, listed_in
-from exo.cluster.verification import make_client
 from exo.types import ProxyRefused, ProxyUnreachable, host_and_port
 
 _MOST_UNKNOWN = 200

@@ -11,10 +11,10 @@ import pytest
 from cluster_nodes import SECRET, answered, member_node, stranger
 from scripted_engine import Until
 
-from exo.cluster import peers as peers_module
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.mdns import Sighting
-from exo.cluster.peers import Peer, Peers
+from exo.cluster.membership import peers as peers_module
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.peers import Peer, Peers
 
 LOOPBACK = "127.0.0.1"
 CLAIMED = ("claimed",)
@@ -92,7 +92,7 @@ async def test_a_node_that_ends_becomes_unreachable_and_comes_back(
 ) -> None:
     monkeypatch.setattr(peers_module, "_AGAIN", 0.01)
     async with watched() as seen:
-        with caplog.at_level(logging.INFO, logger="exo.cluster.peers"):
+        with caplog.at_level(logging.INFO, logger="exo.cluster.membership.peers"):
             async with member_node() as node:
                 seen.see(sighting(node.port))
                 await until(lambda: seen.active[-1] == 1)

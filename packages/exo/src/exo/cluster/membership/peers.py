@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.mdns import Sighting
-from exo.cluster.verification import Refused, Verified, make_client, verify_sighting
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.verification import Refused, Verified, make_client, verify_sighting
 
 if TYPE_CHECKING:
     import httpx2
@@ -52,7 +52,7 @@ class _Known:
 class Peers:
     """Asks each node in sight soon after it appears, and then again and again. One owner: the event loop.
 
-    Blocks: nothing. Times out: a question, see exo.cluster.verification. Can race: a node that goes while it is asked,
+    Blocks: nothing. Times out: a question, see membership.verification. Can race: a node that goes while it is asked,
     whose answer is then dropped. `on_change` is called with the number of active ones. Without a secret it asks nobody.
     """
 

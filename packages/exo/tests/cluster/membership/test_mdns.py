@@ -16,10 +16,10 @@ from zeroconf import ServiceInfo, const
 from zeroconf._dns import DNSPointer
 from zeroconf._protocol.outgoing import DNSOutgoing
 
-from exo.cluster import mdns
-from exo.cluster.announcement import NodeDescription
-from exo.cluster.mdns import Announcer, Browser, Sighting, browsing, instance_name, multicast, own_addresses
-from exo.cluster.member import Member, MemberSettings
+from exo.cluster.membership import mdns
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Announcer, Browser, Sighting, browsing, instance_name, multicast, own_addresses
+from exo.cluster.membership.member import Member, MemberSettings
 from exo.types import DiscoveryError
 
 LOOPBACK = ("127.0.0.1",)
@@ -250,7 +250,7 @@ def test_the_name_of_an_announcement_fits_and_depends_on_the_place() -> None:
 
 
 def test_importing_does_not_load_zeroconf() -> None:
-    program = "import sys, exo.cluster.member, exo.cli.serve; print(*sys.modules)"
+    program = "import sys, exo.cluster.membership.member, exo.cli.serve; print(*sys.modules)"
     loaded = set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
-    assert "exo.cluster.mdns" in loaded
+    assert "exo.cluster.membership.mdns" in loaded
     assert loaded & {"zeroconf", "ifaddr", "httpx2"} == set()

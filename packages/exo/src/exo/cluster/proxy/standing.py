@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from exo.cluster.announcement import NodeDescription
 from exo.cluster.inventory import Inventory
 from exo.cluster.inventory_check import RESERVED_NAMES
-from exo.cluster.mdns import Sighting
-from exo.cluster.secret import plain_address
-from exo.cluster.verification import Refused, Verified
+from exo.cluster.membership.announcement import NodeDescription
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.secret import plain_address
+from exo.cluster.membership.verification import Refused, Verified
 from exo.types import host_and_port
 
 Standing: TypeAlias = Literal["listed", "verified", "unknown"]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from exo import __version__
-from exo.cluster.announcement import MAX_SLOTS, NodeDescription, is_node_name
-from exo.cluster.challenge import CHALLENGE_PATH, ChallengeBody, ProvenNode
-from exo.cluster.mdns import Sighting
-from exo.cluster.secret import is_proof, new_challenge, plain_address, proof
+from exo.cluster.membership.announcement import MAX_SLOTS, NodeDescription, is_node_name
+from exo.cluster.membership.challenge import CHALLENGE_PATH, ChallengeBody, ProvenNode
+from exo.cluster.membership.mdns import Sighting
+from exo.cluster.membership.secret import is_proof, new_challenge, plain_address, proof
 from exo.types import host_and_port
 
 if TYPE_CHECKING:
