@@ -84,7 +84,8 @@ def test_no_node_answers(tmp_path: Path) -> None:
         for node in cluster.nodes.values():
             node.__exit__(None, None, None)
         answer = cluster.chat()
-        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "proxy_error")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["error"]["code"] == "proxy_error"
         assert cluster.http.get("/healthcheck").json() == {"status": "ok"}
 
 
