@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import httpx2
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from exo.cluster.inventory import Inventory, InventoryNode
 from exo.cluster.membership.verification import make_client
@@ -20,8 +21,6 @@ TIMEOUT = 5.0
 """Seconds for a question with its answer."""
 _LONGEST_ANSWER = 4 * 1024 * 1024
 _AT_ONCE = 64
-_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)", re.MULTILINE | re.ASCII)
-_LABEL = re.compile(r'(?P<name>\w+)="(?P<value>(?:[^"\\]|\\.)*)"', re.ASCII)
 _SPEED, _LOAD, _TEMPERATURE = "exo_tokens_per_second", "rkllm_npu_load_ratio", "rkllm_temperature_celsius"
 
 
@@ -165,9 +164,9 @@ async def _metrics(client: httpx2.AsyncClient, node: InventoryNode, key: str | N
 def _measured(text: str, loaded: Iterable[str]) -> dict[str, float | None]:
     """The numbers in the text of /metrics, for the models that are loaded."""
     samples: dict[str, list[tuple[Mapping[str, str], float]]] = {_SPEED: [], _LOAD: [], _TEMPERATURE: []}
-    for name, labels, value in _samples(text):
-        if name in samples:
-            samples[name].append((labels, value))
+    for sample in _samples(text):
+        if sample.name in samples:
+            samples[sample.name].append((sample.labels, sample.value))
     own = frozenset(loaded)
     speeds = [value for labels, value in samples[_SPEED] if labels.get("model") in own and value > 0]
     loads = [value for _, value in samples[_LOAD]]
@@ -178,15 +177,11 @@ def _measured(text: str, loaded: Iterable[str]) -> dict[str, float | None]:
     }
 
 
-def _samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    for found in _SAMPLE.finditer(text):
-        try:
-            value = float(found["value"])
-        except ValueError:
-            continue
-        if math.isfinite(value):
-            labels = {label["name"]: label["value"] for label in _LABEL.finditer(found["labels"] or "")}
-            yield found["name"], labels, value
+def _samples(text: str) -> Iterator[Sample]:
+    """Up to the first line that makes no sense."""
+    with contextlib.suppress(ValueError, KeyError, IndexError):  # whatever the parser stumbles over
+        for family in text_string_to_metric_families(text):
+            yield from (sample for sample in family.samples if math.isfinite(sample.value))
 
 
 def _place(node: InventoryNode) -> str:

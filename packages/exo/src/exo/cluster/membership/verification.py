@@ -16,6 +16,7 @@ from exo.cluster.membership.announcement import MAX_SLOTS, NodeDescription, is_n
 from exo.cluster.membership.challenge import CHALLENGE_PATH, ChallengeBody, ProvenNode
 from exo.cluster.membership.mdns import Sighting
 from exo.cluster.membership.secret import is_proof, new_challenge, plain_address, proof
+from exo.cluster.plain import plain
 from exo.types import host_and_port
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 TIMEOUT = 3.0
 """Seconds for a question with its answer."""
 _LONGEST_ANSWER = 256 * 1024
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ async def verify(
     except asyncio.TimeoutError:
         return Refused(f"it did not answer within {timeout:g} seconds", reachable=False)
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        return Refused(f"it cannot be reached: {_line(str(error)) or type(error).__name__}", reachable=False)
+        return Refused(f"it cannot be reached: {plain(str(error)) or type(error).__name__}", reachable=False)
     if status == HTTPStatus.NOT_FOUND:
         return Refused("it has no cluster secret", reachable=True)
     if status != HTTPStatus.OK:
@@ -131,18 +131,12 @@ def _judged(content: bytes, challenge: str, address: str, port: int, secret: byt
         node = msgspec.convert(answer.node, NodeDescription)
         given = is_proof(answer.proof, proof(secret, challenge, address, port, answer.node))
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as error:
-        return Refused(f"its answer to the challenge cannot be read: {_line(str(error))}", reachable=True)
+        return Refused(f"its answer to the challenge cannot be read: {plain(str(error))}", reachable=True)
     if not given:
         if (plain_address(answer.address), answer.port) != (plain_address(address), port):
-            said = _line(host_and_port(answer.address, answer.port))
+            said = plain(host_and_port(answer.address, answer.port))
             return Refused(f"its proof is for {said}, not for {host_and_port(address, port)}", reachable=True)
         return Refused("its proof is wrong: it knows another cluster secret, or none", reachable=True)
     if not is_node_name(node.name) or not 1 <= node.slots <= MAX_SLOTS:
         return Refused("it tells a name or a number of slots that no node may have", reachable=True)
     return Verified(node, plain_address(address), port)
-
-
-def _line(text: str) -> str:
-    """One printable line: whoever announces himself chooses what is shown here."""
-    shown = "".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST_REASON])
-    return " ".join(shown.split())[:_LONGEST_REASON]
