@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import httpx2
 import msgspec
+from anyio import fail_after
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -116,8 +117,9 @@ async def fetch(
         return response.status_code, bytes(content)
 
     try:
-        return await asyncio.wait_for(exchange(), timeout)
-    except asyncio.TimeoutError:
+        with fail_after(timeout):
+            return await exchange()
+    except TimeoutError:
         raise NodeFailed(f"{node.name} at {_place(node)} does not answer within {timeout:g} seconds.") from None
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         why = plain(str(error)) or type(error).__name__

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
+from anyio import fail_after
 
 from exo import __version__
 from exo.cluster.membership.announcement import MAX_SLOTS, NodeDescription, is_node_name
@@ -64,8 +65,9 @@ async def verify(
 
     challenge = new_challenge()
     try:
-        status, content = await asyncio.wait_for(_ask(address, port, challenge, client), timeout)
-    except asyncio.TimeoutError:
+        with fail_after(timeout):
+            status, content = await _ask(address, port, challenge, client)
+    except TimeoutError:
         return Refused(f"it did not answer within {timeout:g} seconds", reachable=False)
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         return Refused(f"it cannot be reached: {plain(str(error)) or type(error).__name__}", reachable=False)

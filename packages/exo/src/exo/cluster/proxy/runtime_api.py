@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from anyio import fail_after
+
 from exo.types import ProxyRefused, ProxyUnreachable, host_and_port
 
 TIMEOUT = 5.0
@@ -155,8 +157,9 @@ class RuntimeApi:
     async def _ask(self, command: str) -> str:
         where = f"the admin socket {self.path} of HAProxy"
         try:
-            answer = await asyncio.wait_for(self._exchange(command), self._timeout)
-        except asyncio.TimeoutError:
+            with fail_after(self._timeout):
+                answer = await self._exchange(command)
+        except TimeoutError:
             raise ProxyUnreachable(f"Nothing answers at {where} within {self._timeout:g} seconds.") from None
         except FileNotFoundError:
             raise ProxyUnreachable(

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from anyio import fail_after
+
 from exo.cluster.inventory import Inventory
 from exo.cluster.inventory_check import RESERVED_NAMES
 from exo.cluster.membership.announcement import NodeDescription
@@ -56,8 +58,9 @@ async def listed_in(inventory: Inventory) -> Listed:
         except ValueError:
             pass
         try:
-            found = await asyncio.wait_for(loop.getaddrinfo(host, None, type=socket.SOCK_STREAM), _LOOKUP)
-        except (OSError, UnicodeError, asyncio.TimeoutError):
+            with fail_after(_LOOKUP):
+                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError, TimeoutError):
             return []
         return [str(entry[4][0]) for entry in found]
 
