@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from exo.cluster.inventory import read_inventory
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.monitoring import DASHBOARD_FILE, dashboard, rule_files
 from exo.cluster.render.haproxy import haproxy_cfg
 from exo.cluster.render.nginx import load_balancer_conf

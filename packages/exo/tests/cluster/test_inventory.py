@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exo.cluster.inventory import Inventory, InventoryNode, parse_inventory, read_inventory
+from exo.cluster.inventory import Inventory, InventoryNode
 from exo.cluster.inventory_check import InventoryFault
+from exo.cluster.inventory_reader import parse_inventory, read_inventory
 from exo.types import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[4] / "deploy/cluster.example.toml"

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from exo.cli.entry import CommandParser
+from exo.cluster.inventory import INVENTORY
 
 if TYPE_CHECKING:
     from exo.cli.command import Action
-
-INVENTORY = "cluster.toml"
 
 
 def add_to(commands: argparse._SubParsersAction[CommandParser]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from exo.cli import logs, values
-from exo.cli.cluster import INVENTORY
 from exo.cli.tables import print_table
-from exo.cluster.inventory import Inventory, read_inventory
+from exo.cluster.inventory import INVENTORY, Inventory
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.membership.mdns import browsing
 from exo.cluster.membership.secret import read_secret
 from exo.cluster.membership.verification import Refused, Verified, make_client, verify_sighting

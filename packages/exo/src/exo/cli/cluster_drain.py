@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx2
 
 from exo.cli import logs
-from exo.cluster.inventory import Inventory, InventoryNode, read_inventory
+from exo.cluster.inventory import Inventory, InventoryNode
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.membership.verification import make_client
 from exo.cluster.plain import plain
 from exo.cluster.proxy.effects import switch_in_proxy

@@ -11,7 +11,7 @@ import msgspec
 
 from exo.cli import logs
 from exo.cli.tables import print_table
-from exo.cluster.inventory import read_inventory
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.status import NodeStatus, ask_all
 
 _HEADS = ("NODE", "READY", "MODEL", "QUEUE", "TOK/S", "NPU LOAD", "TEMPERATURE")

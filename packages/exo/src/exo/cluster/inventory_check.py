@@ -6,14 +6,12 @@ import difflib
 import re
 import typing
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from exo.cluster.inventory import Inventory
 from exo.types.card import AUTO_MODEL
-
-if TYPE_CHECKING:
-    from exo.cluster.inventory import Inventory
 
 _PATH = re.compile(r"(?P<what>.*) - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`", re.DOTALL)
 _PATTERN = re.compile(r"Expected `str` matching regex (.*)", re.DOTALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exo.cluster.inventory import parse_inventory
+from exo.cluster.inventory_reader import parse_inventory
 from exo.cluster.render import KINDS, RenderedFile, render
 from exo.cluster.render.nginx import nginx_conf
 from exo.types import ConfigurationError

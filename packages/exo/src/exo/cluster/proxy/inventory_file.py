@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import TypeAlias
 
-from exo.cluster.inventory import Inventory, read_inventory
+from exo.cluster.inventory import Inventory
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.membership.secret import read_secret
 from exo.types import ConfigurationError
 

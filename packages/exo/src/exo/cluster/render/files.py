@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from exo import __version__
-from exo.cluster.inventory import Inventory, read_inventory
+from exo.cluster.inventory import Inventory
+from exo.cluster.inventory_reader import read_inventory
 from exo.cluster.render.haproxy import haproxy_cfg
 from exo.cluster.render.nginx import nginx_conf
 from exo.cluster.render.prometheus import prometheus_files
