@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from cluster_support.rules import ALIAS, Cluster, cluster_of
+from cluster_support.rules import ALIAS, ANSWERED, Cluster, cluster_of
 from support import wait_until
 
 pytestmark = pytest.mark.system
@@ -72,7 +72,7 @@ def test_quiet_nodes_of_both_pools_serve_requests_for_any_model(two_models: Clus
 def test_a_follow_up_for_any_model_stays_in_its_pool(two_models: Cluster) -> None:
     for number in range(6):
         first = two_models.node_of(f"Question {number}")
-        assert [two_models.node_of(f"Question {number}") for _ in range(4)] == [first] * 4
+        assert [two_models.node_of(f"Question {number}", turn=turn) for turn in (2, 3, 4)] == [first] * 3
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_a_model_that_nobody_has(two_models: Cluster, path: str, message: tuple[
 
 def test_the_code_of_openai_for_a_model_that_nobody_has(two_models: Cluster) -> None:
     error = two_models.chat(model="x").json()["error"]
-    assert (error["code"], error["type"], error["param"]) == ("model_not_found", "invalid_request_error", None)
+    assert (error["code"], error["type"], error["param"]) == ("model_not_found", "not_found_error", "model")
 
 
 def test_the_shape_of_anthropic_and_of_ollama_for_a_model_that_nobody_has(two_models: Cluster) -> None:
     text = f"No node has the model x. The models here: {QUICK}, {DEEP}. (model_not_found)"
     said = two_models.http.post("/v1/messages", json={"model": "x"}).json()
-    assert said == {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    assert said == {"type": "error", "error": {"type": "not_found_error", "message": text}}
     assert two_models.http.post("/api/chat", json={"model": "x"}).json() == {"error": text}
 
 
@@ -116,6 +116,11 @@ def test_what_concerns_one_node_is_refused(two_models: Cluster) -> None:
         ("POST", "/v1/drain"),
         ("POST", "/v1/cluster/challenge"),
         ("GET", "/metrics"),
+        ("POST", "/v1/%64rain"),
+        ("GET", "/%6detrics"),
+        ("POST", "/v1/%63luster/challenge"),
+        ("DELETE", "/api%2fdelete"),
+        ("POST", "/api/c%6Fpy"),
     ):
         answer = two_models.http.request(method, path, json={"model": QUICK})
         assert (answer.status_code, "that node itself" in answer.text) == (403, True), path
@@ -146,6 +151,9 @@ def test_ids_and_keys_are_passed_on(alike: Cluster) -> None:
     asked = alike.nodes[made.json()["node"]].asked[-1]
     assert made.headers["x-request-id"] == asked.headers["x-request-id"]
     assert len(asked.headers["x-request-id"]) == 36
+    for two in ([("x-request-id", "good"), ("x-request-id", "b d")], [("x-request-id", "a,b")]):
+        twice = alike.http.post("/v1/completions", json={}, headers=two)
+        assert len(twice.headers["x-request-id"]) == 36
 
 
 @pytest.mark.parametrize(
@@ -161,10 +169,12 @@ def test_ids_and_keys_are_passed_on(alike: Cluster) -> None:
                 {"role": "user", "content": [{"type": "text", "text": "{}"}]},
             ]
         },
+        {"messages": [{"role": "system", "content": "Sei kurz."}, {"role": "user", "content": "\u4f60\u597d {}"}]},
         {"input": "{}"},
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "{}"}]}]},
+        {"input": [{"role": "developer", "content": "Be short."}, {"role": "user", "content": "{}"}]},
     ],
-    ids=["system", "user", "parts", "anthropic", "developer", "input", "input-parts"],
+    ids=["system", "user", "parts", "anthropic", "developer", "escapes", "input", "input-parts", "input-developer"],
 )
 def test_follow_ups_go_to_the_node_of_the_first_turn(alike: Cluster, first: dict[str, Any]) -> None:
     """Whatever the shape; and different questions are spread over both nodes."""
@@ -172,12 +182,34 @@ def test_follow_ups_go_to_the_node_of_the_first_turn(alike: Cluster, first: dict
     for number in range(8):
         body = json.loads(json.dumps(first).replace("{}", f"Question {number}"))
         nodes = [
-            alike.http.post("/v1/chat/completions", json={**body, "max_tokens": turn}).json()["node"]
-            for turn in (1, 2, 3)
+            alike.http.post("/v1/chat/completions", json=sent).json()["node"] for sent in (body, *later_turns(body))
         ]
         assert nodes == [nodes[0]] * 3, body
         seen.append(nodes[0])
     assert sorted(seen) == ["a"] * 4 + ["b"] * 4
+
+
+def later_turns(first: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The second and the third turn of a conversation."""
+    name = "input" if "input" in first else "messages"
+    begin = first[name] if isinstance(first[name], list) else [{"role": "user", "content": first[name]}]
+    for turns in (1, 2):
+        yield {**first, name: [*begin, *ANSWERED * turns]}
+
+
+def test_those_who_begin_with_the_same_words_are_spread_over_the_nodes(alike: Cluster) -> None:
+    assert sorted(alike.node_of("Hello") for _ in range(8)) == ["a"] * 4 + ["b"] * 4
+
+
+def test_conversations_of_different_keys_are_different(alike: Cluster) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    keys = [{"authorization": f"Bearer key-{number}"} for number in range(4)]
+    first = [alike.http.post("/v1/chat/completions", json=body, headers=key).json()["node"] for key in keys]
+    assert sorted(first) == ["a", "a", "b", "b"]
+    for later in later_turns(body):
+        assert [
+            alike.http.post("/v1/chat/completions", json=later, headers=key).json()["node"] for key in keys
+        ] == first
 
 
 @pytest.mark.parametrize(
@@ -234,9 +266,9 @@ def test_what_a_node_refuses_is_served_by_another_at_once(alike: Cluster) -> Non
     first = alike.node_of("Question")
     other = "b" if first == "a" else "a"
     alike.nodes[first].ready = False
-    assert [alike.node_of("Question") for _ in range(3)] == [other] * 3
+    assert [alike.node_of("Question", turn=turn) for turn in (2, 3, 4)] == [other] * 3
     alike.nodes[first].ready = True
-    assert alike.node_of("Question") == other
+    assert alike.node_of("Question", turn=5) == other
 
 
 def test_no_node_is_left(alike: Cluster) -> None:
@@ -246,5 +278,11 @@ def test_no_node_is_left(alike: Cluster) -> None:
     assert alike.http.get("/ready").json() == {"ready": False, "reason": "no node is ready"}
     answer = alike.chat()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert answer.json()["error"]["code"] == "proxy_error"
+    error = answer.json()["error"]
+    assert (error["code"], error["type"]) == ("proxy_error", "server_error")
+    assert (
+        alike.http.post("/api/chat", json={"messages": []}).json()["error"].endswith("Try again later. (proxy_error)")
+    )
+    anthropic = alike.http.post("/v1/messages", json={"messages": []}).json()
+    assert (anthropic["type"], anthropic["error"]["type"]) == ("error", "api_error")
     assert alike.http.get("/healthcheck").status_code == 200

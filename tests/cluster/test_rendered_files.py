@@ -98,3 +98,9 @@ def test_every_valid_inventory_gives_a_valid_file(kind: str, text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         done = check(kind, written(kind, text, Path(folder)))
         assert done.returncode == 0, f"{done.stderr}\n{text}"
+
+
+def test_host_names_that_nobody_can_resolve_keep_nobody_from_starting(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8").replace("192.0.2.12", "board-2.example.invalid")
+    done = check("haproxy", written("haproxy", text, tmp_path))
+    assert done.returncode == 0, done.stderr

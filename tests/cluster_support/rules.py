@@ -25,6 +25,8 @@ from exo.cluster.render import render
 from support import wait_until
 
 ALIAS = "fast"
+ANSWERED = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And then?"}]
+"""What makes the next turn of a conversation."""
 
 
 @dataclass
@@ -35,16 +37,18 @@ class Cluster:
     http: httpx2.Client
     log: Path
 
-    def chat(self, text: str = "Hello", **fields: Any) -> httpx2.Response:
-        return self.http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": text}], **fields})
+    def chat(self, text: str = "Hello", *, turn: int = 1, **fields: Any) -> httpx2.Response:
+        """The first turn of a conversation that begins with `text`, or a later one."""
+        messages = [{"role": "user", "content": text}, *ANSWERED * (turn - 1)]
+        return self.http.post("/v1/chat/completions", json={"messages": messages, **fields})
 
     @property
     def came(self) -> int:
         """How many requests have reached a node."""
         return sum(len(node.asked) for node in self.nodes.values())
 
-    def node_of(self, text: str = "Hello", **fields: Any) -> str:
-        answer = self.chat(text, **fields)
+    def node_of(self, text: str = "Hello", *, turn: int = 1, **fields: Any) -> str:
+        answer = self.chat(text, turn=turn, **fields)
         assert answer.status_code == httpx2.codes.OK, answer.text
         return str(answer.json()["node"])
 

@@ -65,7 +65,7 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (shown["name"], shown["slots"], shown["running"]) == ("n1", 2, 1)
 
 
-@pytest.mark.parametrize(("key", "said"), [("wrong", "n1 does not know the key keys.nodes"), ("", "n1 asks for a key")])
+@pytest.mark.parametrize(("key", "said"), [("wrong", "n1 does not know the key of the inventory (keys.nodes_file)"), ("", "n1 asks for a key")])
 def test_without_the_key_the_rest_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, said: str
 ) -> None:

@@ -82,3 +82,29 @@ def test_only_the_model_of_run_is_required(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit, match="2"):
         module.main(["run"])
     assert capsys.readouterr().err.splitlines()[-1] == "exo run: error: the following arguments are required: model"
+
+
+def test_the_commands_of_a_cluster_tell_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["cluster"], ["cluster", "render"], ["cluster", "watch"]):
+        with pytest.raises(SystemExit, match="0"):
+            module.main([*words, "--help"])
+    cluster, render, watch = capsys.readouterr().out.split("usage: ")[1:]
+    assert "Many nodes behind one address." in cluster
+    assert "one of haproxy, nginx, prometheus" in render
+    assert "Keep a running HAProxy in step with the inventory and with mDNS." in watch
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["render"], "the following arguments are required: PROGRAM"),
+        (["render", "apache"], "argument PROGRAM: invalid choice: 'apache' (choose from "),
+        (["drain"], "the following arguments are required: NODE"),
+    ],
+)
+def test_what_a_command_of_a_cluster_needs_is_named(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        module.main(["cluster", *words])
+    assert said in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from exo.cluster.inventory import Inventory, InventoryNode
 from exo.cluster.inventory_check import InventoryFault
-from exo.cluster.inventory_reader import parse_inventory, read_inventory
+from exo.cluster.inventory_reader import admin_key, nodes_key, parse_inventory, read_inventory
 from exo.types import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[4] / "deploy/cluster.example.toml"
@@ -65,7 +65,9 @@ def test_key_files_begin_at_the_inventory(tmp_path: Path) -> None:
     (tmp_path / "nodes.key").write_text("exo-1\n")
     (tmp_path / "cluster.toml").write_text(f'secret_file = "s"\n{ONE}[keys]\nnodes_file = "nodes.key"\nadmin = "exo-2"')
     found = read_inventory(tmp_path / "cluster.toml")
-    assert (found.keys.nodes, found.keys.admin, found.secret_file) == ("exo-1", "exo-2", str(tmp_path / "s"))
+    assert (nodes_key(found), admin_key(found), found.secret_file) == ("exo-1", "exo-2", str(tmp_path / "s"))
+    (tmp_path / "cluster.toml").write_text(f'{ONE}[keys]\nnodes_file = "nodes.key"')
+    assert admin_key(read_inventory(tmp_path / "cluster.toml")) == "exo-1"
 
 
 @pytest.mark.parametrize(
@@ -83,15 +85,18 @@ def test_key_files_begin_at_the_inventory(tmp_path: Path) -> None:
         (f'{ONE}port = "1"', "nodes[0].port: expected int, got str."),
         (f"{ONE}slots = 0", "nodes[0].slots: expected int >= 1."),
         (f"{ONE}weight = 257", "nodes[0].weight: expected int <= 256."),
-        (ONE.replace('"m"', '"m n"'), "nodes[0].models[0]: this has to match '^[A-Za-z0-9]"),
-        (ONE.replace('"m"', '"m\'"'), "nodes[0].models[0]: this has to match"),
+        (ONE.replace('"m"', '"m n"'), "nodes[0].models[0]: expected letters, digits and . _ : / @ + -, beginning"),
+        (ONE.replace('"m"', '"m\'"'), "nodes[0].models[0]: expected letters"),
         (ONE.replace('"m"', '"Auto"'), "nodes[0].models[0]: auto stands for any model."),
         (ONE.replace('["m"]', "[]"), "nodes[0].models: expected array of length >= 1."),
         ('[[nodes]]\nname = "a"\naddress = "b"', "nodes[0].models: this key has to be there, here or in defaults."),
         (ONE.replace('"a"', '"BACKEND"'), "nodes[0].name: BACKEND is a word of HAProxy's own."),
-        (ONE.replace("192.0.2.1", "a b"), "nodes[0].address: this has to match"),
-        (f'{ONE}labels = {{ node = "x" }}', "nodes[0].labels.node: this label is set already."),
-        (f'{ONE}labels = {{ "1x" = "x" }}', "nodes[0].labels: a key here has to match '^[a-zA-Z]"),
+        (ONE.replace("192.0.2.1", "a b"), "nodes[0].address: expected an IP address or a host name, without a port."),
+        (f'{ONE}labels = {{ node = "x" }}', "nodes[0].labels.node: the metrics have this label already."),
+        (
+            f'{ONE}labels = {{ "1x" = "x" }}',
+            "nodes[0].labels: keys here are letters, digits and _,",
+        ),
         (two('name = "A"\naddress = "b"\nmodels = ["m"]'), "nodes[1].name: nodes[0] has this name already;"),
         (
             two('name = "b"\naddress = "192.0.2.1"\nmodels = ["m"]'),
@@ -102,11 +107,21 @@ def test_key_files_begin_at_the_inventory(tmp_path: Path) -> None:
         (f'{ONE}[aliases]\nauto = "m"', "aliases.auto: auto stands for any model."),
         (f"{ONE}[proxy]\nport = 80\nmetrics_port = 80", "proxy.metrics_port: proxy.port has this port already."),
         (f"{ONE}[proxy]\nqueue_timeout = 0", "proxy.queue_timeout: expected int >= 1."),
-        (f'{ONE}[proxy]\nadmin_socket = "a.sock"', "proxy.admin_socket: this has to match"),
+        (f'{ONE}[proxy]\nadmin_socket = "a.sock"', "proxy.admin_socket: expected a path that begins with /"),
         (f"{ONE}[tls]", "tls.certificate: this key has to be there."),
         (f'{ONE}[keys]\nadmin = "a"\nadmin_file = "b"', "keys.admin_file: keys.admin is given already,"),
-        (f'{ONE}[keys]\nnodes_file = "/nowhere"', "keys.nodes_file: the file cannot be read:"),
-        (f'{ONE}[keys]\nstats = "password"', "keys.stats: this has to match"),
+        (ONE.replace("192.0.2.1", "192.0.2.1:80"), "nodes[0].address: 192.0.2.1:80 is no IP address; a port goes into"),
+        (ONE.replace("192.0.2.1", "192.0.2.311"), "nodes[0].address: 192.0.2.311 is no IP address."),
+        (ONE.replace("192.0.2.1", "::::"), "nodes[0].address: :::: is no IP address."),
+        (f'{ONE}[proxy]\naddress = "1.2.3"', "proxy.address: 1.2.3 is no IP address."),
+        (ONE.replace('"a"', '"a\\n"'), "nodes[0].name: expected letters"),
+        (ONE.replace('"192.0.2.1"', '"192.0.2.1\\n"'), "nodes[0].address: expected an IP address"),
+        (two('name = "b"\naddress = "b"\nmodels = ["M"]'), "nodes[1].models[0]: m is another model with"),
+        (two('name = "b"\naddress = "b"\nmodels = ["m:latest"]'), "nodes[1].models[0]: m is another model"),
+        (ONE.replace('"m"', '"auto:latest"'), "nodes[0].models[0]: auto stands for any model."),
+        (f'{ONE}[aliases]\n"m:latest" = "m"', "aliases.m:latest: a node has a model of that name."),
+        (f'{ONE}[aliases]\nx = "m"\nX = "m"', "aliases.X: it is the same as x."),
+        (f'{ONE}[keys]\nstats = "password"', "keys.stats: expected USER:PASSWORD"),
         (f"{ONE}secret_file = 1", "nodes[0].secret_file: there is no such key"),
     ],
 )
@@ -148,9 +163,30 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         read_inventory(path)
 
 
-@pytest.mark.parametrize("content", ["", "two words", "two\nlines"])
-def test_a_key_file_holds_one_key(tmp_path: Path, content: str) -> None:
-    (tmp_path / "k").write_text(content)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has to hold one key on one line"),
+        (b"two words", "has to hold one key on one line"),
+        (b"two\nlines", "has to hold one key on one line"),
+        (b"\xff", "cannot be read: it is not UTF-8"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_key_file_is_read_where_it_is_needed_and_holds_one_key(
+    tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "k").write_bytes(content)
     (tmp_path / "cluster.toml").write_text(f'{ONE}[keys]\nadmin_file = "k"')
-    with pytest.raises(ConfigurationError, match=r"keys\.admin_file: the file has to hold one key on one line"):
-        read_inventory(tmp_path / "cluster.toml")
+    inventory = read_inventory(tmp_path / "cluster.toml")
+    assert nodes_key(inventory) is None
+    with pytest.raises(ConfigurationError, match=re.escape(f"The file {tmp_path / 'k'} of keys.admin_file {said}")):
+        admin_key(inventory)
+
+
+def test_the_lists_of_models_of_a_cluster_are_few() -> None:
+    nodes = [f'[[nodes]]\nname = "n{n}"\naddress = "h{n}"\nmodels = ["m{n}"]\n' for n in range(33)]
+    assert len(parse_inventory("".join(nodes[:32])).nodes) == 32
+    with pytest.raises(InventoryFault, match="more than 32 different lists of models"):
+        parse_inventory("".join(nodes))

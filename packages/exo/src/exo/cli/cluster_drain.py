@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import difflib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,12 +12,11 @@ import httpx2
 
 from exo.cli import logs
 from exo.cluster.inventory import Inventory, InventoryNode
-from exo.cluster.inventory_reader import read_inventory
+from exo.cluster.inventory_reader import admin_key, read_inventory
 from exo.cluster.membership.verification import make_client
 from exo.cluster.plain import plain
-from exo.cluster.proxy.effects import switch_in_proxy
 from exo.cluster.status import ReadyBody, ask_ready, fetch, ready_in
-from exo.types import ConfigurationError, NodeFailed, ProxyRefused, ProxyUnreachable
+from exo.types import ConfigurationError, NodeFailed
 
 _PAUSE = 0.5
 _KEY_STATUSES = (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN)
@@ -40,19 +37,17 @@ def _node_called(name: str, inventory: Inventory) -> InventoryNode:
         if node.name.lower() == name.lower():
             return node
     names = [node.name for node in inventory.nodes]
-    near = difflib.get_close_matches(name, names, n=1)
-    known = f"Did you mean {near[0]}?" if near else f"It has {', '.join(names)}."
-    raise ConfigurationError(f"The inventory has no node {name!r}. {known}")
+    raise ConfigurationError(
+        f"The inventory has no node {name!r}; it has {', '.join(names)}. One that has joined by its secret is told at "
+        "its own address, by POST /v1/drain."
+    )
 
 
 async def _drain(node: InventoryNode, inventory: Inventory, *, undo: bool, wait: bool) -> None:
-    """The proxy comes first, so that it hands over nothing that the node would refuse; the other way round to undo."""
+    """Only the node is told: a proxy sees it with its next check, for a while before the node refuses anything."""
     async with make_client() as client:
-        if not undo:
-            await _tell_proxy(inventory, node.name, undo=undo)
-        now = await _tell(client, node, inventory.keys.admin or inventory.keys.nodes, undo=undo)
+        now = await _tell(client, node, admin_key(inventory), undo=undo)
         if undo:
-            await _tell_proxy(inventory, node.name, undo=undo)
             print(
                 f"{node.name} takes requests again." if now.ready else f"{node.name} is not ready: {plain(now.reason)}."
             )
@@ -68,21 +63,14 @@ async def _drain(node: InventoryNode, inventory: Inventory, *, undo: bool, wait:
         print(f"{node.name} has no request left.")
 
 
-async def _tell_proxy(inventory: Inventory, name: str, *, undo: bool) -> None:
-    try:
-        await switch_in_proxy(inventory, name, drain=not undo)
-    except (ProxyUnreachable, ProxyRefused) as error:
-        print(f"HAProxy is not told, and sees it with its next check: {error.message}", file=sys.stderr)
-
-
 async def _tell(client: httpx2.AsyncClient, node: InventoryNode, key: str | None, *, undo: bool) -> ReadyBody:
     body = json.dumps({"drain": not undo}).encode()
     status, content = await fetch(client, node, "POST", "/v1/drain", key=key, body=body)
     if status in _KEY_STATUSES:
         raise NodeFailed(
-            f"{node.name} refuses the key of the inventory for this. Set keys.admin to one of scope admin."
+            f"{node.name} refuses the key of the inventory for this. Give it one of scope admin: keys.admin_file."
             if key
-            else f"{node.name} asks for a key. Set keys.admin in the inventory to one of scope admin."
+            else f"{node.name} asks for a key. Give the inventory one of scope admin: keys.admin_file."
         )
     if status != httpx2.codes.OK:
         raise NodeFailed(f"{node.name} answers with status {status}: {plain(content.decode('utf-8', 'replace'))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import msgspec
 
 from exo.cli import logs
 from exo.cli.tables import print_table
-from exo.cluster.inventory_reader import read_inventory
+from exo.cluster.inventory_reader import nodes_key, read_inventory
 from exo.cluster.status import NodeStatus, ask_all
+from exo.types import ConfigurationError
 
 _HEADS = ("NODE", "READY", "MODEL", "QUEUE", "TOK/S", "NPU LOAD", "TEMPERATURE")
 
@@ -20,7 +22,13 @@ _HEADS = ("NODE", "READY", "MODEL", "QUEUE", "TOK/S", "NPU LOAD", "TEMPERATURE")
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
     """1 if a node is not ready."""
     logs.set_up("error", as_json=False)
-    nodes = asyncio.run(ask_all(read_inventory(Path(flags.inventory).expanduser())))
+    inventory = read_inventory(Path(flags.inventory).expanduser())
+    try:
+        key = nodes_key(inventory)
+    except ConfigurationError as error:  # what needs no key is shown all the same
+        key = None
+        print(error.message, file=sys.stderr)
+    nodes = asyncio.run(ask_all(inventory, key))
     if flags.json:
         print(msgspec.json.format(msgspec.json.encode(nodes)).decode())
     else:

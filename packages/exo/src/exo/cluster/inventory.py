@@ -12,20 +12,45 @@ from msgspec import Meta
 
 INVENTORY = "cluster.toml"
 """The usual name of the file, in the folder where a command is called."""
-_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+_MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z"
+_HOST = r"^[A-Za-z0-9:][A-Za-z0-9.:-]*\Z"
+_PATH = r"^/[A-Za-z0-9._~+/@-]+\Z"
+_LABEL_NAME = r"^[a-zA-Z][a-zA-Z0-9_]*\Z"
+_LABEL_VALUE = r"^[^\x00-\x1f\x7f]*\Z"
+_KEY = r"^[!-~]+\Z"
+_STATS = r"^[A-Za-z0-9._-]+:[A-Za-z0-9._!@%+=,-]+\Z"
 
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 Slots: TypeAlias = Annotated[int, Meta(ge=1, le=1024)]
 Weight: TypeAlias = Annotated[int, Meta(ge=1, le=256)]
 Model: TypeAlias = Annotated[str, Meta(pattern=_MODEL, max_length=200)]
 Models: TypeAlias = Annotated[tuple[Model, ...], Meta(min_length=1)]
-Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
-Host: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]*$", max_length=253)]
-PlainPath: TypeAlias = Annotated[str, Meta(pattern=r"^/[A-Za-z0-9._~+/@-]+$", max_length=1000)]
+Name: TypeAlias = Annotated[str, Meta(pattern=_NAME, max_length=63)]
+Host: TypeAlias = Annotated[str, Meta(pattern=_HOST, max_length=253)]
+PlainPath: TypeAlias = Annotated[str, Meta(pattern=_PATH, max_length=1000)]
 """An absolute path that needs no quotes in any of the rendered files."""
 Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=86_400)]
-LabelName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$", max_length=100)]
-LabelValue: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)]
+LabelName: TypeAlias = Annotated[str, Meta(pattern=_LABEL_NAME, max_length=100)]
+LabelValue: TypeAlias = Annotated[str, Meta(pattern=_LABEL_VALUE, max_length=200)]
+
+
+PATTERNS = {
+    _MODEL: "letters, digits and . _ : / @ + -, beginning with a letter or digit",
+    _NAME: "letters, digits and . _ -, beginning with a letter or digit",
+    _HOST: "an IP address or a host name, without a port",
+    _PATH: "a path that begins with / and has letters, digits and . _ ~ + / @ - only",
+    _LABEL_NAME: "letters, digits and _, beginning with a letter",
+    _LABEL_VALUE: "text on one line",
+    _KEY: "characters of ASCII without blanks",
+    _STATS: "USER:PASSWORD without blanks and quotes",
+}
+"""What the patterns mean, for messages."""
+
+
+def routing_name(model: str) -> str:
+    """What a proxy compares: nodes take a name in any case, and with `:latest`."""
+    return model.lower().removesuffix(":latest")
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,11 +115,11 @@ class Keys(_Table, frozen=True, kw_only=True):
     `nodes` reads metrics; `admin` may switch drain mode. `stats` is USER:PASSWORD for HAProxy's page.
     """
 
-    nodes: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=500)] | None = None
+    nodes: Annotated[str, Meta(pattern=_KEY, max_length=500)] | None = None
     nodes_file: str | None = None
-    admin: Annotated[str, Meta(pattern=r"^[!-~]+$", max_length=500)] | None = None
+    admin: Annotated[str, Meta(pattern=_KEY, max_length=500)] | None = None
     admin_file: str | None = None
-    stats: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+:[A-Za-z0-9._!@%+=,-]+$")] | None = None
+    stats: Annotated[str, Meta(pattern=_STATS)] | None = None
 
 
 class Inventory(_Table, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<colum
 
 
 def read_inventory(path: Path) -> Inventory:
-    """The inventory in `path`, with its defaults, and with the contents of key files in place of their names.
+    """The inventory in `path`, with its defaults. Paths of files begin at its folder.
 
     Raises ConfigurationError, which names the key at fault as a path such as `nodes[1].port`, or the line.
     """
@@ -47,6 +47,10 @@ def parse_inventory(text: str, *, base: Path = Path()) -> Inventory:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_fault(str(error), text) from error
+    except RecursionError as error:
+        raise InventoryFault("", "its values are nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InventoryFault("", str(error)) from error
     try:
         msgspec.convert(tables, Inventory)
         defaults = tables.get("defaults", {})
@@ -55,14 +59,23 @@ def parse_inventory(text: str, *, base: Path = Path()) -> Inventory:
     except msgspec.ValidationError as error:
         raise explain(error, Inventory) from error
     check(inventory)
-    keys = inventory.keys
-    own = msgspec.structs.replace(
-        keys,
-        nodes=_from_file("keys.nodes_file", keys.nodes_file, base) or keys.nodes,
-        admin=_from_file("keys.admin_file", keys.admin_file, base) or keys.admin,
+    keys = msgspec.structs.replace(
+        inventory.keys,
+        nodes_file=_at(base, inventory.keys.nodes_file),
+        admin_file=_at(base, inventory.keys.admin_file),
     )
-    secret = None if inventory.secret_file is None else str(base / Path(inventory.secret_file).expanduser())
-    return msgspec.structs.replace(inventory, keys=own, secret_file=secret)
+    return msgspec.structs.replace(inventory, keys=keys, secret_file=_at(base, inventory.secret_file))
+
+
+def nodes_key(inventory: Inventory) -> str | None:
+    """The key that reads metrics, None where there is none. Raises ConfigurationError."""
+    return inventory.keys.nodes or _from_file("keys.nodes_file", inventory.keys.nodes_file)
+
+
+def admin_key(inventory: Inventory) -> str | None:
+    """The key that changes a node, or else the other one. Raises ConfigurationError."""
+    own = inventory.keys.admin or _from_file("keys.admin_file", inventory.keys.admin_file)
+    return own or nodes_key(inventory)
 
 
 def _syntax_fault(message: str, text: str) -> InventoryFault:
@@ -74,13 +87,18 @@ def _syntax_fault(message: str, text: str) -> InventoryFault:
     return InventoryFault("", found["what"], line=int(found["line"]), column=int(found["column"]))
 
 
-def _from_file(where: str, name: str | None, base: Path) -> str | None:
+def _at(base: Path, name: str | None) -> str | None:
+    return None if name is None else str(base / Path(name).expanduser())
+
+
+def _from_file(where: str, name: str | None) -> str | None:
     if name is None:
         return None
     try:
-        key = (base / Path(name).expanduser()).read_text(encoding="utf-8").strip()
+        key = Path(name).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InventoryFault(where, f"the file cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"The file {name} of {where} cannot be read: {why}.") from error
     if not re.fullmatch(r"[!-~]{1,500}", key):
-        raise InventoryFault(where, "the file has to hold one key on one line")
+        raise ConfigurationError(f"The file {name} of {where} has to hold one key on one line.")
     return key

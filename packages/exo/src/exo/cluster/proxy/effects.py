@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from exo.cluster.inventory import Inventory
 from exo.cluster.proxy import reconcile as to_do
-from exo.cluster.proxy.reconcile import Action, Wanted, managed_backends, tables_of
+from exo.cluster.proxy.reconcile import Action, Wanted
 from exo.cluster.proxy.runtime_api import RuntimeApi, Server
 from exo.types import ProxyRefused, host_and_port
-
-
-async def switch_in_proxy(inventory: Inventory, name: str, *, drain: bool) -> None:
-    """Let HAProxy give no new requests to the node of this name, or give it some again.
-
-    It would see by itself, with its next check, that the node drains. Until then what it hands over comes back, and the
-    node looks as if it were free. Raises ProxyUnreachable and ProxyRefused.
-    """
-    api = RuntimeApi(Path(inventory.proxy.admin_socket))
-    effects = Effects(api, options="")
-    state, managed = await api.state(), managed_backends(inventory)
-    for server in state.servers:
-        if server.backend in managed and server.name == name:
-            tables = tables_of(server, state.tables)
-            await effects.do(to_do.Drain(server, tables) if drain else to_do.Ready(server))
 
 
 class Effects:

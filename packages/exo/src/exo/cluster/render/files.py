@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from exo import __version__
 from exo.cluster.inventory import Inventory
-from exo.cluster.inventory_reader import read_inventory
+from exo.cluster.inventory_reader import nodes_key, read_inventory
+from exo.cluster.plain import plain
 from exo.cluster.render.haproxy import haproxy_cfg
 from exo.cluster.render.nginx import nginx_conf
 from exo.cluster.render.prometheus import prometheus_files
@@ -43,6 +44,10 @@ class RenderedFile:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108 - as mkstemp named it
                 raise
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigurationError(
+                f"{path} cannot be written: {folder} is no folder, or is in none. Name another one with -o."
+            ) from error
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from error
         return path
@@ -61,10 +66,10 @@ def _nginx(inventory: Inventory, header: str) -> list[RenderedFile]:
 
 
 def _prometheus(inventory: Inventory, header: str) -> list[RenderedFile]:
-    has_secret = inventory.keys.nodes is not None or inventory.keys.stats is not None
+    key = nodes_key(inventory)
     return [
-        RenderedFile(name, text, has_secret=has_secret and name == "prometheus.yml")
-        for name, text in prometheus_files(inventory, header).items()
+        RenderedFile(name, text, has_secret=key is not None and name == "prometheus.yml")
+        for name, text in prometheus_files(inventory, key, header).items()
     ]
 
 
@@ -79,7 +84,7 @@ def render(kind: str, path: Path) -> list[RenderedFile]:
     inventory = read_inventory(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     header = (
-        f"# Made with:  exo cluster render {kind} -i {path.name}\n"
+        f"# Made with:  exo cluster render {kind} -i {plain(path.name)}\n"
         f"# by exo {__version__} from an inventory with the SHA-256 {digest}… Change the inventory, not this file."
     )
     return KINDS[kind](inventory, header)

@@ -7,22 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exo.cluster.inventory import Inventory
+from exo.cluster.inventory import Inventory, routing_name
 from exo.cluster.pools import LISTINGS, RESPONSES, Pool, pools_of
-from exo.cluster.render.shared import ASK_THE_NODE, OWN_PATHS, OWN_PREFIXES, template
+from exo.cluster.render.shared import ASK_THE_NODE, OWN_PATHS, OWN_PREFIXES, lookup, template
 from exo.types import host_and_port
 from exo.types.card import AUTO_MODEL
 
 _WORDS_PER_LINE = 40
 """HAProxy takes 64 words on a line."""
 _QUEUE_LENGTHS = (1, 2, 4, 8, 16, 32, 64)
-_LATEST = ":latest"
-_OWN_ERRORS = (
+_EARLY_ERRORS = (
     (400, "The request is not HTTP as it should be."),
     (408, "The request did not arrive in time."),
+)
+"""Before it is known which dialect it is."""
+_ERRORS = (
     (500, "The proxy failed."),
     (502, "The node broke off, or its answer is not HTTP."),
-    (503, "No node could take the request in time. Try again later."),
+    (503, "No node could take the request: none with the model is up, or none had a slot in time. Try again later."),
     (504, "The node did not answer in time."),
 )
 
@@ -87,7 +89,9 @@ def haproxy_cfg(inventory: Inventory, header: str) -> str:
         own_paths=OWN_PATHS,
         own_prefixes=OWN_PREFIXES,
         ask_the_node=ASK_THE_NODE,
-        own_errors=_OWN_ERRORS,
+        early_errors=_EARLY_ERRORS,
+        errors=_ERRORS,
+        has_names=any(lookup(node) for node in inventory.nodes),
         server_options=server_options(proxy.slow_start),
         suffix={"listings": LISTINGS, "responses": RESPONSES},
     )
@@ -98,7 +102,7 @@ def _choices(inventory: Inventory, pools: Sequence[Pool]) -> list[_Choice]:
     targets = {model: model for model in inventory.models} | inventory.aliases
     for name, model in targets.items():
         numbers = tuple(number for number, pool in enumerate(pools) if model in pool.models)
-        having.setdefault(numbers, []).append(name.lower().removesuffix(_LATEST))
+        having.setdefault(numbers, []).append(routing_name(name))
     return [
         _Choice(_choice_name(numbers), tuple(pools[number] for number in numbers), tuple(_lines(dict.fromkeys(names))))
         for numbers, names in having.items()
@@ -126,7 +130,7 @@ def _conditions(pools: Sequence[Pool]) -> Iterator[_Condition]:
         yield _Condition(pool.name, f"{{ var(txn.response),in_table({pool.name}{RESPONSES}) }} {up}")
     for pool in pools:
         up = f"{{ nbsrv({pool.name}) gt 0 }}"
-        yield _Condition(pool.name, f"{{ var(txn.conversation),in_table({pool.name}) }} {up}")
+        yield _Condition(pool.name, f"{{ var(txn.follows),in_table({pool.name}) }} {up}")
     for pool, share in zip(pools, _shares(pools)):  # else the first one would have all the work of quiet times
         yield _Condition(pool.name, f"{{ rand(1000) lt {share} }} {{ be_conn_free({pool.name}) gt 0 }}")
     for pool in pools:

@@ -32,6 +32,7 @@ def load_balancer_conf(inventory: Inventory) -> str:
     error = {"message": ASK_THE_NODE, "type": "invalid_request_error", "param": None, "code": "ask_the_node"}
     return template("load-balancer.conf.j2").render(
         nodes=inventory.nodes,
+        zone=256 + 4 * len(inventory.nodes),
         listen=host_and_port(proxy.address, proxy.port),
         tls=inventory.tls,
         max_body=proxy.max_body,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from exo.types import host_and_port
@@ -39,7 +40,17 @@ def template(name: str) -> Template:
     )
     environment.filters["place"] = _place
     environment.filters["quoted"] = quoted
+    environment.filters["lookup"] = lookup
     return environment.get_template(name)
+
+
+def lookup(node: InventoryNode) -> str:
+    """Options of HAProxy for a node that has a host name in place of an address, else nothing."""
+    try:
+        ipaddress.ip_address(node.address)
+    except ValueError:
+        return " init-addr last,libc,none resolvers exo"
+    return ""
 
 
 def _place(node: InventoryNode) -> str:
