@@ -45,6 +45,7 @@ def test_waiting_ends_with_the_last_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_drain, "_PAUSE", 0.01)
+    monkeypatch.setattr(cluster_drain, "_NOTICE", 0.02)
     left = [(0, 0), (1, 0), (0, 2)]
 
     def ready(asked: Asked) -> Reply:

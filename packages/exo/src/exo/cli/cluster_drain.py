@@ -18,6 +18,8 @@ from exo.cluster.plain import plain
 from exo.cluster.status import ReadyBody, ask_ready, fetch, ready_in
 from exo.types import ConfigurationError, NodeFailed
 
+_NOTICE = 3.5
+"""Seconds: a node still takes requests for a while, until proxies have seen that it drains."""
 _PAUSE = 0.5
 _KEY_STATUSES = (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN)
 
@@ -55,11 +57,14 @@ async def _drain(node: InventoryNode, inventory: Inventory, *, undo: bool, wait:
         print(f"{node.name} takes no new requests; {_left(now)}.", flush=True)
         if not wait:
             return
-        while now.running or now.queued:
-            await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_NOTICE)
+        while True:
             now = await ask_ready(node, client)
             if not now.draining:
                 raise NodeFailed(f"{node.name} takes requests again: somebody has told it to, or has started it anew.")
+            if not (now.running or now.queued):
+                break
+            await asyncio.sleep(_PAUSE)
         print(f"{node.name} has no request left.")
 
 
