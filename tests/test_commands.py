@@ -56,7 +56,7 @@ def test_list_engines_says_which_can_run_here() -> None:
     [
         (["--inference-engine", "nonsense"], "no engine 'nonsense'"),
         (["--port", "70000"], "--port"),
-        (["--host", "0.0.0.0", "--port", "0"], "--no-auth"),
+        (["--host", "0.0.0.0", "--port", "0"], "Set EXO_API_KEYS or EXO_API_KEYS_FILE (--api-keys-file), or say --no-"),
         (["--host", "203.0.113.7", "--port", "0", "--no-auth"], "Cannot listen"),
         (["--api-keys-file", "/nowhere/keys"], "/nowhere/keys"),
         (["pull", "gpt-4"], BUILTIN_MODEL),

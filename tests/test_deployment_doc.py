@@ -21,6 +21,8 @@ from cluster_support.programs import HaproxyProcess, PrometheusProcess
 from deployment_support import BOARDS, MODEL, SUBSTITUTIONS, UNIT, Deployment
 from document_support import Block, blocks_of, not_printed
 from exo.cluster.inventory import Proxy
+from exo.cluster.inventory_reader import read_inventory
+from exo.cluster.render.haproxy import haproxy_cfg
 from rkllm_facts import benchmark
 from rkllm_facts.chips import CHIPS
 from support import REPOSITORY, Node, wait_until
@@ -281,6 +283,18 @@ def test_links_to_parts_of_a_page_lead_there() -> None:
 
 def _headings(page: str) -> list[str]:
     return re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+
+
+def test_the_errors_of_the_proxy_are_those_that_it_has() -> None:
+    text = haproxy_cfg(read_inventory(REPOSITORY / "deploy/cluster.example.toml"), "")
+    codes = r'%\[var\(txn\.\w+\)\]([a-z_]+)%\[var\(txn\.end\)\]|"code":"([a-z_]+)"'
+    rendered = {
+        (status[1], code[1] or code[2])
+        for line in text.splitlines()
+        if (status := re.search(r"(?:http-error|return) status (\d+)", line)) and (code := re.search(codes, line))
+    }
+    assert {(status, code.strip("`")) for status, code, *_ in rows("| status | code | when |")} == rendered
+    assert len(rendered) > 8
 
 
 def test_numbers_and_names_of_the_page_are_those_of_the_code() -> None:

@@ -82,7 +82,7 @@ def test_without_a_library_it_does_not_start(board: SimBoard) -> None:
         ([], {"RKLLAMA_PORT": "many"}, "RKLLAMA_PORT"),
         ([], {"RKLLAMA_QUEUE_LIMIT": "many"}, "RKLLAMA_QUEUE_LIMIT"),
         ([], {"RKLLM_SLOTS": "0"}, "RKLLM_SLOTS"),
-        (["--host", "0.0.0.0", "--port", "0"], {}, "--no-auth"),
+        (["--host", "0.0.0.0", "--port", "0"], {}, "RKLLAMA_API_KEYS or RKLLAMA_API_KEYS_FILE (--api-keys-file)"),
         ([], {"RKLLAMA_API_KEYS": ","}, "there is none"),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import os
+import signal
 import socket
 from collections.abc import Mapping
 
@@ -360,3 +363,19 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
         return await asyncio.wait_for(reader.read(), 10)
     except ConnectionError:
         return b""
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "ending; running answers may go on for 1000 seconds, a second signal cuts them short\n"),
+        ("0.0.0.0", "ending; requests are taken for 3 seconds more, so that proxies notice; then running answers may "),
+    ],
+)
+async def test_the_log_says_what_follows_a_signal(host: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with running(settings=HttpSettings(host=host, port=0, grace=1000)) as node:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: said in caplog.text)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: node.server.should_exit)

@@ -246,12 +246,17 @@ class Server(uvicorn.Server):
 
     def _on_signal(self) -> None:
         if self._ending is None:
-            logger.info(
-                "ending; running answers may go on for %g seconds, a second signal cuts them short", self._grace
-            )
+            logger.info("ending; %s", self._what_follows())
             self._ending = asyncio.create_task(self._end(), name="end")
         else:
             self._service.hurry()
+
+    def _what_follows(self) -> str:
+        grace = f"running answers may go on for {self._grace:g} seconds"
+        if not self._service.notice:
+            return f"{grace}, a second signal cuts them short"
+        notice = f"requests are taken for {self._service.notice:g} seconds more, so that proxies notice"
+        return f"{notice}; then {grace}; a second signal cuts both short"
 
     async def _end(self) -> None:
         if self._manager is not None:
@@ -264,8 +269,8 @@ def bind(settings: HttpSettings, *, no_auth: bool) -> socket.socket:
     """The listening socket. Raises ConfigurationError for an address that is taken, or open to others without keys."""
     if not is_loopback(settings.host) and not settings.keys and not no_auth:
         raise ConfigurationError(
-            f"Listening on {settings.host} lets others in. Set {settings.prefix}API_KEYS or --api-keys-file, "
-            "or say --no-auth."
+            f"Listening on {settings.host} lets others in. Set {settings.prefix}API_KEYS or "
+            f"{settings.prefix}API_KEYS_FILE (--api-keys-file), or say --no-auth."
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     if not is_loopback(settings.host) and not settings.keys:

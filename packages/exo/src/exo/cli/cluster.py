@@ -12,13 +12,19 @@ from exo.cluster.inventory import INVENTORY
 if TYPE_CHECKING:
     from exo.cli.command import Action
 
+_DESCRIPTION = (
+    "Many nodes behind one address. A file, the inventory, lists them; the commands configure the proxy in front of "
+    "them, keep it in step, and show what the nodes do."
+)
+_PROGRAMS = ("haproxy", "nginx", "prometheus")
+
 
 def add_to(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    cluster = commands.add_parser("cluster", help="many nodes behind one address")
+    cluster = commands.add_parser("cluster", help="many nodes behind one address", description=_DESCRIPTION)
     parts = cluster.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
 
     render = _add(parts, "render", _render, "write the configuration of a proxy or of Prometheus")
-    render.add_argument("kind", choices=("haproxy", "nginx", "prometheus"), help="the program that it is for")
+    render.add_argument("kind", metavar="PROGRAM", choices=_PROGRAMS, help=f"one of {', '.join(_PROGRAMS)}")
     render.add_argument("-o", "--output", metavar="DIR", default=".", help="folder for the files (default: this one)")
 
     discover = _add(parts, "discover", _discover, "look for nodes by mDNS", inventory=None)
@@ -32,7 +38,7 @@ def add_to(commands: argparse._SubParsersAction[CommandParser]) -> None:
     watch.add_argument("--once", action="store_true", help="do what is to be done now, and end")
 
     drain = _add(parts, "drain", _drain, "let a node end what it has, and take nothing new")
-    drain.add_argument("node", help="its name in the inventory")
+    drain.add_argument("node", metavar="NODE", help="its name in the inventory")
     drain.add_argument("--undo", action="store_true", help="let it take requests again")
     drain.add_argument("--wait", action="store_true", help="wait until it has no request left")
 
@@ -45,7 +51,7 @@ def _add(
     *,
     inventory: str | None = INVENTORY,
 ) -> CommandParser:
-    parser = parts.add_parser(name, help=text)
+    parser = parts.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
     parser.add_argument(
         "-i", "--inventory", metavar="FILE", default=inventory, help=f"the inventory (default {INVENTORY})"
     )

@@ -85,7 +85,7 @@ class Proxy(_Table, frozen=True, kw_only=True):
     """The proxy in front of the nodes. Times are in seconds, `max_body` is in bytes.
 
     `metrics_port` of HAProxy serves its metrics and its page of statistics, to `metrics_address` only. `admin_socket`
-    is where `exo cluster watch` and `drain` speak to it; `admin_user` owns it, root without one.
+    is where `exo cluster watch` speaks to it; `admin_user` owns it, root without one.
     """
 
     address: Host = "0.0.0.0"

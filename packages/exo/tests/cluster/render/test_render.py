@@ -49,10 +49,18 @@ def test_a_file_with_a_secret_is_for_its_owner_only(tmp_path: Path, kind: str, s
     assert modes == {0o644}
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"file/nginx\.conf cannot be written: "):
-        RenderedFile("nginx.conf", "").write(tmp_path / "file")
+    with pytest.raises(ConfigurationError, match=rf"/nginx\.conf cannot be written: .*/{folder} is no folder"):
+        RenderedFile("nginx.conf", "").write(tmp_path / folder)
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "nginx.conf").mkdir()
+    with pytest.raises(ConfigurationError, match=r"nginx\.conf cannot be written: Is a directory\."):
+        RenderedFile("nginx.conf", "").write(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["nginx.conf"]
 
 
 def test_nginx_takes_like_nodes_only() -> None:
