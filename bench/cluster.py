@@ -36,6 +36,8 @@ MODEL = "m"
 PREFILL_MS, DECODE_MS, TOKENS = 2.95, 30.0, 20
 """As Qwen2.5-1.5B on an RK3588, with tokens twice as fast: what the proxy costs weighs more."""
 CLIENTS = 200
+QUEUE = ("--queue-limit", "256")
+"""Behind nginx the queue is in the nodes, and one node alone has all clients in its own."""
 USERS, TURNS, AT_NODES = 30, 6, 3
 BUSY = 0.6
 
@@ -154,7 +156,9 @@ def _cluster(kind: Kind, count: int) -> Iterator[str]:
     """The URL of a proxy before so many new nodes, all of which are up."""
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
         nodes: list[ClusterNode] = [
-            npu_node(lab, f"n{number}", tokens=TOKENS, prefill_ms=PREFILL_MS, decode_ms=DECODE_MS, models=(MODEL,))
+            npu_node(
+                lab, f"n{number}", *QUEUE, tokens=TOKENS, prefill_ms=PREFILL_MS, decode_ms=DECODE_MS, models=(MODEL,)
+            )
             for number in range(count)
         ]
         all_ready(nodes)
@@ -169,7 +173,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--nodes", nargs="+", type=int, default=[1, 2, 3, 4, 8], help="numbers of nodes; the first is 1"
     )
-    parser.add_argument("--seconds", type=float, default=25.0, help="length of a run")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a run")
     parser.add_argument("--runs", type=int, default=3, help="how often everything is measured")
     parser.add_argument("--retries", type=int, default=2, help="how many disturbed measurements may be repeated")
     return parser.parse_args()
