@@ -213,10 +213,9 @@ def test_the_inventory_is_followed_and_a_broken_edit_changes_nothing(cluster: Cl
     cluster.wait_for_log("n2 in .* has the weight 100 now")
     assert set(cluster.servers()) == {"n1", "n2"}
     cluster.nodes["n2"].stop()
-    cluster.wait_for_log("n2 stays in .*, in maintenance, until")
-    assert set(cluster.servers()) == {"n1", "n2"}
+    cluster.wait_for_servers("n1")
     cluster.nodes["n2"].start()
-    cluster.wait_for_log("n2 in .* takes requests again")
+    cluster.wait_for_servers("n1", "n2")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

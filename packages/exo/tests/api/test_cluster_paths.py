@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
 import httpx2
@@ -148,6 +149,30 @@ async def test_what_is_no_challenge_is_not_signed(challenge: Any) -> None:
         response = await client.post(CHALLENGE_PATH, json={"challenge": challenge})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "challenge"
+
+
+async def test_a_challenge_is_short_and_no_more_is_read() -> None:
+    """It needs no key: whoever likes could fill the memory."""
+    fitting = json.dumps({"challenge": new_challenge()}).ljust(1024)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield fitting.encode()
+        yield b" "
+
+    async with member_node() as node, httpx2.AsyncClient(base_url=node.url) as client:
+        fits = await client.post(CHALLENGE_PATH, content=fitting)
+        too_large = [await client.post(CHALLENGE_PATH, content=content) for content in (f"{fitting} ", pieces())]
+    assert fits.status_code == 200
+    for response in too_large:
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+        assert response.json()["error"]["message"].endswith("the limit of 1024 bytes. Send less.")
+
+
+async def test_a_node_that_ends_proves_nothing() -> None:
+    async with member_node() as node, httpx2.AsyncClient(base_url=node.url) as client:
+        node.service.leaving.set()
+        response = await client.post(CHALLENGE_PATH, json={"challenge": new_challenge()})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
 
 
 async def test_topology_has_this_node_first_and_then_those_in_sight() -> None:

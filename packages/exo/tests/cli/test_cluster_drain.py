@@ -81,7 +81,11 @@ def test_a_mistake_is_one_sentence(
     ("reply", "extra", "said"),
     [
         ((401, b"{}"), "", "n1 asks for a key. Give the inventory one of scope admin: keys.admin_file."),
-        ((403, b"{}"), '[keys]\nadmin = "x"\n', "refuses the key of the inventory for this. Give it one of scope admin: keys.admin_file."),
+        (
+            (403, b"{}"),
+            '[keys]\nadmin = "x"\n',
+            "refuses the key of the inventory for this. Give it one of scope admin",
+        ),
         ((404, b"\x1b[31mno"), "", "n1 answers with status 404: [31mno"),
         ((200, b"nonsense"), "", "is no exo node"),
     ],

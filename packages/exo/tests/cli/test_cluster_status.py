@@ -65,7 +65,10 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (shown["name"], shown["slots"], shown["running"]) == ("n1", 2, 1)
 
 
-@pytest.mark.parametrize(("key", "said"), [("wrong", "n1 does not know the key of the inventory (keys.nodes_file)"), ("", "n1 asks for a key")])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("wrong", "n1 does not know the key of the inventory (keys.nodes_file)"), ("", "n1 asks for a key")],
+)
 def test_without_the_key_the_rest_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, said: str
 ) -> None:
@@ -117,3 +120,13 @@ def test_an_answer_without_end_or_too_late_is_a_note(
         monkeypatch.setattr(module.ask_all, "__kwdefaults__", {"timeout": 0.05})
         assert show(tmp_path, inventory(silent.getsockname()[1])) == 1
     assert "does not answer within 0.05 seconds" in capsys.readouterr().out
+
+
+def test_a_node_that_tells_too_much_costs_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label of many quotation marks would keep the parser busy: such a line is left out."""
+    told = {**READY, "loaded": [f"m{number}" for number in range(2000)]}
+    line = b'exo_tokens_per_second{model="m7",long="' + b'\\"' * 400_000 + b'"} 9\n'
+    with ToldNode({"/ready": answer(told), "/metrics": (200, line + b'exo_tokens_per_second{model="m7"} 3\n')}) as node:
+        assert show(tmp_path, inventory(node)) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert cells(row)[2:5] == ["m0, m1, m2, m3, m4, m5, m6, m7, …", "3/128", "3.0"]

@@ -59,6 +59,20 @@ def test_the_secret_is_read_before_anything_is_served(tmp_path: Path) -> None:
         _member_settings(chosen(CLUSTER_SECRET_FILE=str(file)), "127.0.0.1", 5)
 
 
+@pytest.mark.parametrize(
+    ("address", "no_announce", "told"), [("127.0.0.1", "", 1), ("127.0.0.1", "1", 0), ("192.0.2.7", "", 0)]
+)
+def test_a_secret_on_loopback_is_of_no_use_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, address: str, no_announce: str, told: int
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    env = {"NO_ANNOUNCE": no_announce} if no_announce else {}
+    _member_settings(chosen(CLUSTER_SECRET_FILE=str(file), **env), address, 5)
+    assert caplog.text.count("announced to nobody: --host 0.0.0.0") == told
+
+
 def test_own_addresses_is_what_is_called() -> None:
     made = _member_settings(chosen(), "192.0.2.7", 5)
     assert made.addresses is not None

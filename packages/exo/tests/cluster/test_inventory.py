@@ -190,3 +190,13 @@ def test_the_lists_of_models_of_a_cluster_are_few() -> None:
     assert len(parse_inventory("".join(nodes[:32])).nodes) == 32
     with pytest.raises(InventoryFault, match="more than 32 different lists of models"):
         parse_inventory("".join(nodes))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(f"a = {'[' * 100_000}", "nested too deeply"), (f"a = {'9' * 5000}", "too many digits")]
+)
+def test_what_python_cannot_take_is_a_fault_of_the_file(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_inventory(path)

@@ -50,32 +50,35 @@ def exchange_of(scope: Scope) -> Exchange:
     return found
 
 
-async def read_body(scope: Scope, receive: Receive, settings: HttpSettings) -> bytes:
-    """The whole body. Raises BodyTooLarge, BodyTimeout, ClientGone."""
+async def read_body(scope: Scope, receive: Receive, settings: HttpSettings, longest: int | None = None) -> bytes:
+    """The whole body, of at most `longest` bytes where the path has a limit of its own.
+
+    Raises BodyTooLarge, BodyTimeout, ClientGone.
+    """
+    if longest is None or longest > settings.max_body:
+        too_large = BodyTooLarge(settings.max_body, f"{settings.prefix}MAX_BODY")
+    else:
+        too_large = BodyTooLarge(longest, "")
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > settings.max_body:
-            raise _too_large(settings)
+        if name == b"content-length" and value.isdigit() and int(value) > too_large.limit:
+            raise too_large
     try:
-        return await asyncio.wait_for(_collect(receive, settings), settings.body_timeout)
+        return await asyncio.wait_for(_collect(receive, too_large), settings.body_timeout)
     except asyncio.TimeoutError:
         raise BodyTimeout(settings.body_timeout) from None
 
 
-async def _collect(receive: Receive, settings: HttpSettings) -> bytes:
+async def _collect(receive: Receive, too_large: BodyTooLarge) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body += message.get("body", b"")
-        if len(body) > settings.max_body:
-            raise _too_large(settings)
+        if len(body) > too_large.limit:
+            raise too_large
         if not message.get("more_body", False):
             return bytes(body)
-
-
-def _too_large(settings: HttpSettings) -> BodyTooLarge:
-    return BodyTooLarge(settings.max_body, f"{settings.prefix}MAX_BODY")
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,9 @@ from exo.inference import InferenceService
 from exo.topology import NodeCapabilities
 from exo.types import InvalidRequest
 
+_LONGEST_CHALLENGE = 1024
+"""Bytes of a body that comes without a key."""
+
 
 class Node:
     """The endpoints, as ASGI applications.
@@ -91,7 +94,7 @@ class Node:
         await send_json(send, 200, await self._readiness())
 
     async def challenge(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = decode(await read_body(scope, receive, self._settings), ChallengeBody)
+        body = decode(await read_body(scope, receive, self._settings, longest=_LONGEST_CHALLENGE), ChallengeBody)
         if not is_challenge(body.challenge):
             raise InvalidRequest("challenge: expected 64 hexadecimal digits in lower case.", param="challenge")
         address, port = scope["server"]  # those of this very connection, also where the node listens on all addresses

@@ -17,6 +17,7 @@ from exo.cluster.status import NodeStatus, ask_all
 from exo.types import ConfigurationError
 
 _HEADS = ("NODE", "READY", "MODEL", "QUEUE", "TOK/S", "NPU LOAD", "TEMPERATURE")
+_MOST_MODELS = 8
 
 
 def run(flags: argparse.Namespace, env: Mapping[str, str]) -> int:  # noqa: ARG001 - a command's shape
@@ -43,7 +44,7 @@ def _row(node: NodeStatus) -> tuple[str, ...]:
     return (
         node.name,
         "yes" if node.ready else f"no: {node.reason}" if node.reason else "no",
-        ", ".join(node.loaded) or "-",
+        ", ".join([*node.loaded[:_MOST_MODELS], *(["…"] if len(node.loaded) > _MOST_MODELS else [])]) or "-",
         "-" if node.queued is None else f"{node.queued}/{node.queue_limit}",
         "-" if node.tokens_per_second is None else f"{node.tokens_per_second:.1f}",
         "-" if node.npu_load is None else f"{node.npu_load:.0%}",

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import logging
 import resource
 import shutil
 import sys
@@ -27,6 +28,8 @@ from exo.cluster.membership.member import Member, MemberSettings, host_name
 from exo.cluster.membership.secret import plain_address, read_secret
 from exo.inference import InferenceService
 from exo.types import ConfigurationError, ExoError, host_and_port
+
+logger = logging.getLogger(__name__)
 
 Greet = Callable[[InferenceService, HttpSettings, str], Awaitable[str]]
 """The lines that greet whoever has started a program, from its service, its settings and its URL."""
@@ -153,7 +156,14 @@ def _http_settings(chosen: Mapping[str, Any], prefix: str) -> HttpSettings:
 def _member_settings(chosen: Mapping[str, Any], address: str, port: int) -> MemberSettings:
     """Those of a node that listens on an IP address. Reads the secret; raises ConfigurationError."""
     path = chosen["cluster_secret_file"]
-    alone = chosen["no_announce"] or is_loopback(plain_address(address))
+    on_loopback = is_loopback(plain_address(address))
+    alone = chosen["no_announce"] or on_loopback
+    if path is not None and on_loopback and not chosen["no_announce"]:
+        logger.warning(
+            "the node has a cluster secret but listens on %s only, so it is announced to nobody: --host 0.0.0.0 lets"
+            " other machines reach it",
+            address,
+        )
     return MemberSettings(
         name=chosen["node_name"] or host_name(),
         secret=None if path is None else read_secret(path),

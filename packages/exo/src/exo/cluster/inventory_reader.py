@@ -49,8 +49,8 @@ def parse_inventory(text: str, *, base: Path = Path()) -> Inventory:
         raise _syntax_fault(str(error), text) from error
     except RecursionError as error:
         raise InventoryFault("", "its values are nested too deeply") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise InventoryFault("", str(error)) from error
+    except ValueError as error:
+        raise InventoryFault("", "a number in it has too many digits") from error
     try:
         msgspec.convert(tables, Inventory)
         defaults = tables.get("defaults", {})

@@ -20,7 +20,9 @@ from exo.types import NodeFailed, host_and_port
 
 TIMEOUT = 5.0
 """Seconds for a question with its answer."""
-_LONGEST_ANSWER = 4 * 1024 * 1024
+_LONGEST_ANSWER = 1024 * 1024
+_LONGEST_LINE = 4096
+"""Characters of a line of /metrics: for some the parser needs a time that grows with the square of these."""
 _AT_ONCE = 64
 _SPEED, _LOAD, _TEMPERATURE = "exo_tokens_per_second", "rkllm_npu_load_ratio", "rkllm_temperature_celsius"
 
@@ -62,14 +64,14 @@ class NodeStatus(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-async def ask_all(inventory: Inventory, *, timeout: float = TIMEOUT) -> list[NodeStatus]:
-    """In the order of the inventory, all at the same time. `keys.nodes` of the inventory reads the metrics."""
+async def ask_all(inventory: Inventory, key: str | None, *, timeout: float = TIMEOUT) -> list[NodeStatus]:
+    """In the order of the inventory, all at the same time. `key` reads the metrics."""
     places = asyncio.Semaphore(_AT_ONCE)
     async with make_client() as client:
 
         async def ask(node: InventoryNode) -> NodeStatus:
             async with places:
-                return await _ask(node, client, inventory.keys.nodes, timeout)
+                return await _ask(node, client, key, timeout)
 
         return list(await asyncio.gather(*map(ask, inventory.nodes)))
 
@@ -156,7 +158,7 @@ async def _ask(node: InventoryNode, client: httpx2.AsyncClient, key: str | None,
 async def _metrics(client: httpx2.AsyncClient, node: InventoryNode, key: str | None, timeout: float) -> str:
     status, content = await fetch(client, node, "GET", "/metrics", key=key, timeout=timeout)
     if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
-        said = "does not know the key keys.nodes of the inventory" if key else "asks for a key: set keys.nodes"
+        said = "does not know the key of the inventory (keys.nodes_file)" if key else "asks for a key (keys.nodes_file)"
         raise NodeFailed(f"{node.name} {said}; so its metrics are not shown.")
     if status != httpx2.codes.OK:
         raise NodeFailed(f"{node.name} answers /metrics with status {status}.")
@@ -180,9 +182,11 @@ def _measured(text: str, loaded: Iterable[str]) -> dict[str, float | None]:
 
 
 def _samples(text: str) -> Iterator[Sample]:
-    """Up to the first line that makes no sense."""
+    """Those that are wanted, up to the first line that makes no sense."""
+    lines = text.split("\n")
+    own = [line for line in lines if line.startswith((_SPEED, _LOAD, _TEMPERATURE)) and len(line) <= _LONGEST_LINE]
     with contextlib.suppress(ValueError, KeyError, IndexError):  # whatever the parser stumbles over
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families("\n".join(own)):
             yield from (sample for sample in family.samples if math.isfinite(sample.value))
 
 

@@ -175,12 +175,13 @@ class ForbiddenHost(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """The body is over the limit. `limit` is in bytes, `variable` sets it."""
+    """The body is over the limit. `limit` is in bytes; `variable` sets it, if any does."""
 
     code = "body_too_large"
 
     def __init__(self, limit: int, variable: str = "EXO_MAX_BODY") -> None:
-        super().__init__(f"The request body is over the limit of {limit} bytes. Send less, or raise {variable}.")
+        what_to_do = f"Send less, or raise {variable}." if variable else "Send less."
+        super().__init__(f"The request body is over the limit of {limit} bytes. {what_to_do}")
         self.limit = limit
 
 

@@ -160,6 +160,85 @@ async def test_strangers_cannot_fill_the_memory(
     assert caplog.text.count("left out") == 1
 
 
+def pointers(*names: str, ttl: int = 4500) -> DNSOutgoing:
+    """Announcements as a stranger can make them up, without a node behind them."""
+    out = DNSOutgoing(const._FLAGS_QR_RESPONSE | const._FLAGS_AA)
+    for name in names:
+        pointer = DNSPointer(own_type(), const._TYPE_PTR, const._CLASS_IN, ttl, f"{name}.{own_type()}")
+        out.add_answer_at_time(pointer, 0)
+    return out
+
+
+@pytest.mark.slow
+async def test_a_node_that_a_flood_left_out_is_found_after_it(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "_MOST_SIGHTINGS", 2)
+    monkeypatch.setattr(mdns, "_PAUSES", (0,))
+    monkeypatch.setattr(mdns, "_LOOKUP", 1000)
+    async with multicast(LOOPBACK) as others, multicast(LOOPBACK) as zeroconf:
+        browser = Browser(others, loopback=True)
+        zeroconf.zeroconf.async_send(pointers("x", "y"))
+        await until(lambda: len(browser._lookups) == 2)
+        await zeroconf.async_register_service(info("real"), cooperating_responders=True)
+        await until(lambda: browser._incomplete)
+        await until(lambda: not browser._lookups)
+        assert browser.sightings == {}
+        monkeypatch.setattr(mdns, "_LOOK_AGAIN", 0.1)
+        browser._looking_again.cancel()
+        browser._looking_again = asyncio.create_task(browser._look_again_and_again())
+        await until(lambda: [one.node.name for one in browser.sightings.values()] == ["real"])
+        assert set(browser._pointers()) == set(browser.sightings)
+        await browser.close()
+
+
+@pytest.mark.slow
+async def test_names_beyond_number_are_forgotten_and_nodes_are_not(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mdns, "_MOST_SIGHTINGS", 2)
+    monkeypatch.setattr(mdns, "_MOST_LEFT_OUT", 20)
+    async with browsing(LOOPBACK) as browser, multicast(LOOPBACK) as zeroconf:
+        await zeroconf.async_register_service(info("real"), cooperating_responders=True)
+        await until(lambda: len(browser.sightings) == 1)
+        first = browser._browser
+        zeroconf.zeroconf.async_send(pointers(*(f"x{number}" for number in range(100))))
+        await until(lambda: browser._browser is not first)
+        await until(lambda: len(browser._pointers()) == 2)
+        assert set(browser._pointers()) == browser.sightings.keys() | browser._lookups.keys()
+        assert [one.node.name for one in browser.sightings.values()] == ["real"]
+
+
+@pytest.mark.slow
+async def test_a_node_comes_back_after_a_goodbye_that_another_said(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mdns, "_LOOK_AGAIN", 0.1)
+    async with browsing(LOOPBACK) as browser, multicast(LOOPBACK) as zeroconf:
+        await zeroconf.async_register_service(info("real"), cooperating_responders=True)
+        await until(lambda: len(browser.sightings) == 1)
+        browser.changed.clear()
+        zeroconf.zeroconf.async_send(pointers("real", ttl=0))
+        await until(browser.changed.is_set)
+        await until(lambda: len(browser.sightings) == 1)
+
+
+@pytest.mark.slow
+async def test_a_node_whose_record_is_lost_goes_unless_it_answers(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with browsing(LOOPBACK) as browser, multicast(LOOPBACK) as zeroconf:
+        gone = info("gone")
+        for one in (gone, info("there")):
+            await zeroconf.async_register_service(one, cooperating_responders=True)
+        await until(lambda: len(browser.sightings) == 2)
+        zeroconf.zeroconf.registry.async_remove(gone)  # without a goodbye
+        browser._zeroconf.cache.async_remove_records(list(browser._pointers().values()))
+        monkeypatch.setattr(mdns, "_LOOK_AGAIN", 2.0)
+        browser._looking_again.cancel()
+        browser._looking_again = asyncio.create_task(browser._look_again_and_again())
+        await until(lambda: [one.node.name for one in browser.sightings.values()] == ["there"])
+        assert [name.partition(".")[0] for name in browser._pointers()] == ["there"]
+
+
 @pytest.mark.slow
 async def test_an_address_of_loopback_counts_only_on_loopback(until: Until) -> None:
     """Else a stranger could have nodes ask themselves, or what else listens on their loopback."""

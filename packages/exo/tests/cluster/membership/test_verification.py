@@ -59,7 +59,9 @@ async def test_a_node_proves_itself_at_the_address_where_it_is_asked(
 async def test_another_secret_is_refused(client: httpx2.AsyncClient) -> None:
     async with member_node(secret=SECRET + b"x") as node:
         found = await verify(LOOPBACK, node.port, SECRET, client)
-    assert found == Refused("its proof is wrong: it knows another cluster secret, or none", reachable=True)
+    assert found == Refused(
+        "its proof is wrong: it knows another cluster secret, or none", reachable=True, is_wrong_proof=True
+    )
 
 
 async def test_a_node_without_a_secret_is_refused(client: httpx2.AsyncClient) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from exo.cluster.membership.announcement import NodeDescription
 from exo.cluster.membership.mdns import Browser, Sighting
+from exo.cluster.membership.proofs import Proofs
 from exo.cluster.membership.verification import Refused, Verified
 from exo.cluster.pools import pool_name
 from exo.cluster.proxy import watch as module
 from exo.cluster.proxy.inventory_file import InventoryFile
-from exo.cluster.proxy.proofs import Proofs
 from exo.cluster.proxy.runtime_api import ProxyState, Server
 from exo.cluster.proxy.watch import Times, Watch
 from exo.types import ProxyRefused, ProxyUnreachable
@@ -183,6 +183,25 @@ async def test_a_broken_inventory_changes_nothing(
     write(inventory, INVENTORY + '[[nodes]]\nname = "d"\naddress = "10.0.0.4"\nmodels = ["m"]\n')
     await watch.round()
     assert haproxy.commands == ["add d"]
+
+
+def test_a_secret_that_appears_or_changes_is_noticed(inventory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret = inventory.with_name("secret")
+    file = InventoryFile(inventory)
+    inventory.write_text(f'secret_file = "secret"\n{INVENTORY}')
+    for _ in range(3):
+        assert not file.refresh()
+    assert caplog.text.count("The inventory stays as it was") == 1
+    for text in ("a secret that is long enough, the first", "a secret that is long enough, another one"):
+        secret.write_text(text)
+        secret.chmod(0o600)
+        assert file.refresh()
+        assert file.secret == text.encode()
+        assert not file.refresh()
+    secret.unlink()
+    assert not file.refresh()
+    assert file.secret == text.encode()
+    assert caplog.text.count("The inventory stays as it was") == 2
 
 
 async def test_a_stranger_is_named_once_and_gets_nothing(

@@ -15,12 +15,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyio import move_on_after
+
 from exo.cluster.membership.announcement import SERVICE_TYPE, NodeDescription, from_txt, to_txt
 from exo.cluster.membership.secret import plain_address
 from exo.types import DiscoveryError
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
+    from zeroconf._dns import DNSRecord
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 _TTL = 120
@@ -29,7 +32,11 @@ _LOOKUP = 3000
 """Milliseconds for an announced node to tell its address."""
 _PAUSES = (0, 1, 2, 4, 8, 16)
 """Seconds before each of the questions for it."""
+_LOOK_AGAIN = 30.0
+"""Seconds between two looks at what may have been missed."""
 _MOST_SIGHTINGS = 256
+_MOST_LEFT_OUT = 2000
+"""Names for which there is no place, until all but the nodes in sight is forgotten: zeroconf remembers each of them."""
 _MOST_ADDRESSES = 8
 _LONGEST_LABEL = 56
 """Bytes. DNS allows 63; zeroconf appends a number where the name is taken."""
@@ -180,15 +187,19 @@ class Browser:
         self._loopback = loopback
         self._zeroconf = zeroconf.zeroconf
         self._lookups: dict[str, asyncio.Task[None]] = {}
+        self._left_out = 0
+        self._incomplete = False
+        self._flooded = asyncio.Event()
         self._complained = False
         self._browser = AsyncServiceBrowser(self._zeroconf, SERVICE_TYPE, handlers=[self._on_change])
+        self._looking_again = asyncio.create_task(self._look_again_and_again(), name="mDNS browser")
 
     async def close(self) -> None:
+        tasks = [self._looking_again, *self._lookups.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._browser.async_cancel()
-        lookups = list(self._lookups.values())
-        for lookup in lookups:
-            lookup.cancel()
-        await asyncio.gather(*lookups, return_exceptions=True)
 
     def _on_change(
         self,
@@ -197,17 +208,66 @@ class Browser:
         name: str,
         state_change: ServiceStateChange,
     ) -> None:
+        if state_change.name == "Added" and name in self._lookups:
+            return
         earlier = self._lookups.pop(name, None)
         if earlier is not None:
             earlier.cancel()
         if state_change.name == "Removed":
-            if self.sightings.pop(name, None) is not None:
-                self.changed.set()
+            self._forget(name)
         elif name in self.sightings or len(self.sightings) + len(self._lookups) < _MOST_SIGHTINGS:
             self._lookups[name] = asyncio.create_task(self._look_up(name), name=f"lookup of {name}")
-        elif not self._complained:
+        else:
+            self._leave_out()
+
+    def _forget(self, name: str) -> None:
+        """Whoever likes may have said its goodbye: one that is still there will answer."""
+        if self.sightings.pop(name, None) is not None:
+            self._incomplete = True
+            self.changed.set()
+
+    def _leave_out(self) -> None:
+        self._incomplete = True
+        self._left_out += 1
+        if self._left_out > _MOST_LEFT_OUT:
+            self._flooded.set()
+        if not self._complained:
             self._complained = True
             logger.warning("more than %d nodes are announced by mDNS: further ones are left out", _MOST_SIGHTINGS)
+
+    async def _look_again_and_again(self) -> None:
+        """For those that were left out, that did not tell their address, or that somebody has called gone.
+
+        zeroconf drops records without a word where there are too many: so a node goes too if it has not announced
+        itself again by the next look.
+        """
+        lost: set[str] = set()
+        while True:
+            with move_on_after(_LOOK_AGAIN):
+                await self._flooded.wait()
+            if not self._flooded.is_set():
+                before, lost = lost, self.sightings.keys() - self._pointers().keys()
+                for name in before & lost:
+                    self._forget(name)
+            if self._incomplete or lost:
+                await self._look_anew()
+
+    async def _look_anew(self) -> None:
+        """Ask who is there, as at the start. Of what was announced before only nodes are remembered."""
+        from zeroconf.asyncio import AsyncServiceBrowser  # noqa: PLC0415 - see above
+
+        self._flooded.clear()
+        self._left_out, self._incomplete = 0, False
+        await self._browser.async_cancel()
+        known = self.sightings.keys() | self._lookups.keys()
+        strangers = [record for name, record in self._pointers().items() if name not in known]
+        self._zeroconf.cache.async_remove_records(strangers)
+        self._browser = AsyncServiceBrowser(self._zeroconf, SERVICE_TYPE, handlers=[self._on_change])
+
+    def _pointers(self) -> dict[str, DNSRecord]:
+        """The records of announcements that zeroconf remembers, by the names of these."""
+        records = self._zeroconf.cache.entries_with_name(SERVICE_TYPE)
+        return {str(one.alias): one for one in records if hasattr(one, "alias")}
 
     async def _look_up(self, name: str) -> None:
         from zeroconf import Error  # noqa: PLC0415 - see above
@@ -219,7 +279,8 @@ class Browser:
                 await asyncio.sleep(pause)
                 if await info.async_request(self._zeroconf, _LOOKUP):
                     self._see(name, info)
-                    break
+                    return
+            self._incomplete = True
         except Error:
             logger.debug("the announcement %r is left out: none may be called so", name)
         finally:

@@ -17,7 +17,7 @@ from exo.cluster.membership.mdns import Announcer, Browser, has_loopback, multic
 from exo.cluster.membership.peers import Peer, Peers
 from exo.cluster.membership.secret import plain_address, proof
 from exo.inference import InferenceService
-from exo.types import DiscoveryError, ExoError, NotFound
+from exo.types import DiscoveryError, ExoError, NotFound, ShuttingDown
 
 _LOOK = 10.0
 """Seconds between two looks at what may have changed here: models and addresses."""
@@ -70,10 +70,15 @@ class Member:
         return describe(self.name, __version__, engine.name, engine.slots, cards)
 
     async def prove(self, challenge: str, address: str, port: int) -> ProvenNode:
-        """The proof for whoever asked at this node's own `address` and `port`. Raises NotFound without a secret."""
+        """The proof for whoever asked at this node's own `address` and `port`.
+
+        Raises NotFound without a secret, and ShuttingDown from the goodbye on: who hears that asks once more.
+        """
         secret = self._settings.secret
         if secret is None:
             raise NotFound("This node has no cluster secret, so it can prove nothing. Set --cluster-secret-file.")
+        if self._service.leaving.is_set():
+            raise ShuttingDown("The node is ending, so it proves nothing any more.")
         node = msgspec.to_builtins(await self.describe())
         address = plain_address(address)
         return ProvenNode(node, address, port, proof(secret, challenge, address, port, node))

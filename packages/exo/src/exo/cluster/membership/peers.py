@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
 from exo.cluster.membership.announcement import NodeDescription
 from exo.cluster.membership.mdns import Sighting
-from exo.cluster.membership.verification import Refused, Verified, make_client, verify_sighting
-
-if TYPE_CHECKING:
-    import httpx2
+from exo.cluster.membership.proofs import Answer, Proofs
+from exo.cluster.membership.verification import Refused, Verified
+from exo.types import host_and_port
 
 State = Literal["active", "unreachable", "unknown"]
-
-_AGAIN = 30.0
-"""Seconds between two questions to the same node."""
-_SOON = 2.0
-"""The first pause after a node that has not proven itself; each further one is twice as long."""
-_AT_ONCE = 16
-"""Nodes that are asked at the same time, so that many strangers do not take all connections."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,110 +32,73 @@ class Peer(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-@dataclass
-class _Known:
-    sighting: Sighting
-    found: Verified | Refused | None = None
-    asking: asyncio.Task[None] | None = None
-
-
 class Peers:
-    """Asks each node in sight soon after it appears, and then again and again. One owner: the event loop.
+    """The nodes in sight, and those that still prove themselves. One owner: the event loop; see Proofs.
 
-    Blocks: nothing. Times out: a question, see membership.verification. Can race: a node that goes while it is asked,
-    whose answer is then dropped. `on_change` is called with the number of active ones. Without a secret it asks nobody.
+    `on_change` is called with the number of active ones. Without a secret nobody is asked.
     """
 
     def __init__(self, secret: bytes | None, on_change: Callable[[int], None]) -> None:
         self._secret = secret
         self._on_change = on_change
-        self._known: dict[str, _Known] = {}
-        self._own: frozenset[tuple[str, int]] = frozenset()
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        self._client: httpx2.AsyncClient | None = None
+        self._proofs = Proofs(self._note)
+        self._has_warned = False
 
     def see(self, sightings: Mapping[str, Sighting], own: Collection[tuple[str, int]]) -> None:
         """These are in sight now. `own` are the addresses and ports of this node."""
-        self._own = frozenset(own)
-        for instance in [instance for instance in self._known if instance not in sightings]:
-            self._forget(instance)
-        for instance, sighting in sightings.items():
-            known = self._known.get(instance)
-            if known is None or known.sighting != sighting:
-                self._note(instance, sighting)
+        self._proofs.see(sightings, self._secret, own)
         self._tell()
 
     def listed(self) -> list[Peer]:
         """By name and address."""
-        peers = [self._peer(known) for known in self._known.values()]
+        peers = [self._peer(instance, sighting) for instance, sighting in self._proofs.sightings.items()]
         return sorted(peers, key=lambda peer: (peer.node.name, peer.addresses, peer.port))
 
     async def close(self) -> None:
         """Forget all of them."""
-        tasks = [known.asking for known in self._known.values() if known.asking is not None]
-        self.see({}, ())
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
+        await self._proofs.close()
+        self._tell()
 
-    def _note(self, instance: str, sighting: Sighting) -> None:
-        """Ask it now; at the same place it keeps its state until it has answered."""
-        before = self._known.get(instance)
-        known = self._known[instance] = _Known(sighting)
-        if before is not None:
-            if before.asking is not None:
-                before.asking.cancel()
-            if (before.sighting.addresses, before.sighting.port) == (sighting.addresses, sighting.port):
-                known.found = before.found
-        if self._secret is not None:
-            known.asking = asyncio.create_task(self._ask_again_and_again(known, self._secret), name=f"peer {instance}")
+    def _note(self, instance: str, before: Answer | None, answer: Answer) -> None:
+        """Log what has changed, of strangers at level debug only: they could fill the log."""
+        if isinstance(answer, Verified):
+            if not isinstance(before, Verified):
+                logger.info("the node %s at %s is active", answer.node.name, answer.address)
+        elif isinstance(before, Verified):
+            if instance in self._proofs.in_sight:
+                logger.warning(
+                    "the node %s at %s is active no more: %s", before.node.name, before.address, answer.reason
+                )
+            else:
+                logger.info("the node %s at %s has gone", before.node.name, before.address)
+        else:
+            self._log_stranger(instance, answer)
+        self._tell()
 
-    def _forget(self, instance: str) -> None:
-        known = self._known.pop(instance)
-        if known.asking is not None:
-            known.asking.cancel()
-        if isinstance(known.found, Verified):
-            logger.info("the node %s at %s has gone", known.found.node.name, known.found.address)
-
-    async def _ask_again_and_again(self, known: _Known, secret: bytes) -> None:
-        pause = _SOON
-        while True:
-            async with self._places:
-                if self._client is None:
-                    self._client = make_client()
-                found = await verify_sighting(known.sighting, secret, self._client, own=self._own)
-            _log(known, found)
-            known.found = found
-            self._tell()
-            pause = _AGAIN if isinstance(found, Verified) else min(_AGAIN, 2 * pause)
-            await asyncio.sleep(pause)
+    def _log_stranger(self, instance: str, answer: Refused) -> None:
+        if answer.is_wrong_proof and not self._has_warned:
+            self._has_warned = True
+            sighting = self._proofs.sightings[instance]
+            place = host_and_port(sighting.addresses[0], sighting.port)
+            logger.warning(
+                "the node %s at %s knows another cluster secret, or none: it stays unknown, as further ones will",
+                sighting.node.name,
+                place,
+            )
+        else:
+            logger.debug("the node announced as %r is not trusted: %s", instance, answer.reason)
 
     def _tell(self) -> None:
-        self._on_change(sum(isinstance(known.found, Verified) for known in self._known.values()))
+        self._on_change(sum(isinstance(answer, Verified) for answer in self._proofs.latest.values()))
 
-    def _peer(self, known: _Known) -> Peer:
-        sighting, found = known.sighting, known.found
+    def _peer(self, instance: str, sighting: Sighting) -> Peer:
+        latest, found = self._proofs.latest.get(instance), self._proofs.found.get(instance)
+        if isinstance(latest, Verified):
+            return Peer(latest.node, (latest.address,), latest.port, "active")
+        if latest is None:
+            reason = "it has not answered yet" if self._secret else "this node has no cluster secret to ask it with"
+            return Peer(sighting.node, sighting.addresses, sighting.port, "unknown", reason)
         if isinstance(found, Verified):
-            return Peer(found.node, (found.address,), found.port, "active")
-        state: State = "unknown"
-        if self._secret is None:
-            reason = "this node has no cluster secret to ask it with"
-        elif found is None:
-            reason = "it has not answered yet"
-        else:
-            reason = found.reason
-            state = "unknown" if found.reachable else "unreachable"
-        return Peer(sighting.node, sighting.addresses, sighting.port, state, reason)
-
-
-def _log(known: _Known, found: Verified | Refused) -> None:
-    """Only what has changed, and of strangers only at level debug: they could fill the log."""
-    before = known.found
-    if isinstance(found, Verified):
-        if not isinstance(before, Verified):
-            logger.info("the node %s at %s is active", found.node.name, found.address)
-    elif isinstance(before, Verified):
-        logger.warning("the node %s at %s is active no more: %s", before.node.name, before.address, found.reason)
-    elif before != found:
-        logger.debug("the node announced as %r is not trusted: %s", known.sighting.instance, found.reason)
+            return Peer(found.node, (found.address,), found.port, "unreachable", latest.reason)
+        state: State = "unknown" if latest.reachable else "unreachable"
+        return Peer(sighting.node, sighting.addresses, sighting.port, state, latest.reason)

@@ -43,6 +43,7 @@ class Refused:
 
     reason: str
     reachable: bool
+    is_wrong_proof: bool = False
 
 
 def make_client() -> httpx2.AsyncClient:
@@ -138,7 +139,9 @@ def _judged(content: bytes, challenge: str, address: str, port: int, secret: byt
         if (plain_address(answer.address), answer.port) != (plain_address(address), port):
             said = plain(host_and_port(answer.address, answer.port))
             return Refused(f"its proof is for {said}, not for {host_and_port(address, port)}", reachable=True)
-        return Refused("its proof is wrong: it knows another cluster secret, or none", reachable=True)
+        return Refused(
+            "its proof is wrong: it knows another cluster secret, or none", reachable=True, is_wrong_proof=True
+        )
     if not is_node_name(node.name) or not 1 <= node.slots <= MAX_SLOTS:
         return Refused("it tells a name or a number of slots that no node may have", reachable=True)
     return Verified(node, plain_address(address), port)

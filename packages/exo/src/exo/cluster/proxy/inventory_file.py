@@ -1,4 +1,4 @@
-"""An inventory that is read again whenever its file changes."""
+"""An inventory that is read again whenever its file changes, or that of its secret."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ class InventoryFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp = _stamp(path)
-        self.inventory, self.secret = _read(path)
+        self.inventory, self.secret, self._stamps = _read(path)
+        self._complaint = ""
 
     def refresh(self) -> bool:
-        """Whether it has changed. An edit that cannot be read is logged, and changes nothing."""
-        stamp = _stamp(self.path)
-        if stamp == self._stamp:
+        """Whether it has changed. What cannot be read is logged, changes nothing, and is tried again the next time."""
+        if not self._complaint and self._stamps == (_stamp(self.path), _stamp(self.inventory.secret_file)):
             return False
-        self._stamp = stamp
         try:
-            inventory, secret = _read(self.path)
+            inventory, secret, self._stamps = _read(self.path)
         except ConfigurationError as error:
-            logger.error("%s The inventory stays as it was.", error.message)  # noqa: TRY400 - the message says it all
+            if error.message != self._complaint:
+                logger.error("%s The inventory stays as it was.", error.message)  # noqa: TRY400 - the message says it all
+            self._complaint = error.message
             return False
+        self._complaint = ""
         changed = (inventory, secret) != (self.inventory, self.secret)
         self.inventory, self.secret = inventory, secret
         if changed:
@@ -45,15 +46,21 @@ class InventoryFile:
         return changed
 
 
-def _read(path: Path) -> tuple[Inventory, bytes | None]:
+def _read(path: Path) -> tuple[Inventory, bytes | None, tuple[_Stamp, _Stamp]]:
+    """With the stamps of both files from before they were read."""
+    stamp = _stamp(path)
     inventory = read_inventory(path)
-    return inventory, None if inventory.secret_file is None else read_secret(Path(inventory.secret_file))
+    name = inventory.secret_file
+    stamps = stamp, _stamp(name)
+    return inventory, None if name is None else read_secret(Path(name)), stamps
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Path | str | None) -> _Stamp:
     """What differs after a change: editors replace the file, or write into it."""
+    if path is None:
+        return None
     try:
-        found = path.stat()
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exo.cluster.membership.mdns import Browser, browsing
-from exo.cluster.membership.verification import make_client
+from exo.cluster.membership.proofs import Proofs
 from exo.cluster.pools import LISTINGS
 from exo.cluster.proxy import reconcile as to_do
 from exo.cluster.proxy.effects import Effects
 from exo.cluster.proxy.inventory_file import InventoryFile
-from exo.cluster.proxy.proofs import Proofs
 from exo.cluster.proxy.reconcile import Action, Joined, Key, Misfit, managed_backends, plan, reconcile, unaddable
 from exo.cluster.proxy.runtime_api import ProxyState, RuntimeApi
 from exo.cluster.proxy.standing import Found, Listed, judge, listed_in
@@ -124,7 +123,7 @@ class Watch:
             self._listed = await listed_in(self._file.inventory)
             self._looked_up = time.monotonic()
         self._proofs.see(self._browser.sightings, self._file.secret)
-        found = judge(self._browser.sightings, self._proofs.found, self._listed)
+        found = judge(self._proofs.sightings, self._proofs.found, self._listed)
         self._log.in_sight(found, asked=self._proofs.found)
         return found
 
@@ -234,7 +233,6 @@ async def watching(path: Path, *, interfaces: Sequence[str] = (), times: Times |
     file = InventoryFile(path)
     async with contextlib.AsyncExitStack() as stack:
         browser = await stack.enter_async_context(browsing(interfaces))
-        client = await stack.enter_async_context(make_client())
-        proofs = Proofs(client)
+        proofs = Proofs()
         stack.push_async_callback(proofs.close)
         yield Watch(file, browser, proofs, times)

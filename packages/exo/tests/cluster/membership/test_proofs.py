@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from cluster_nodes import SECRET, answered, member_node, stranger
 
+from exo.cluster.membership import proofs as module
 from exo.cluster.membership.announcement import NodeDescription
 from exo.cluster.membership.mdns import Sighting
-from exo.cluster.membership.verification import Refused, Verified, make_client, verify
-from exo.cluster.proxy import proofs as module
-from exo.cluster.proxy.proofs import Proofs
+from exo.cluster.membership.proofs import Proofs
+from exo.cluster.membership.verification import Refused, Verified, verify
 
 HERE = "127.0.0.1"
 
@@ -20,10 +20,9 @@ HERE = "127.0.0.1"
 async def proofs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proofs]:
     monkeypatch.setattr(module, "_AGAIN", 0.01)
     monkeypatch.setattr(module, "_SOON", 0.01)
-    async with make_client() as client:
-        made = Proofs(client)
-        yield made
-        await made.close()
+    made = Proofs()
+    yield made
+    await made.close()
 
 
 def sighting(port: int, name: str = "real") -> Sighting:
@@ -45,9 +44,58 @@ async def test_a_node_in_sight_is_asked_and_forgotten_when_it_has_gone(proofs: P
         proofs.see({"i": sighting(node.port)}, SECRET)
         await asyncio.wait_for(proofs.changed.wait(), 20)
         assert isinstance(proofs.found["i"], Verified)
-    proofs.changed.clear()
     proofs.see({}, SECRET)
-    assert (proofs.found, proofs.changed.is_set()) == ({}, True)
+    await until(proofs, lambda: not proofs.found)
+    assert proofs.sightings == {}
+
+
+async def test_a_forged_goodbye_does_not_harm_a_node_that_proves_itself(proofs: Proofs) -> None:
+    answers: asyncio.Queue[object] = asyncio.Queue()
+
+    async def noted(*args: Any) -> Verified | Refused:
+        answers.put_nowait(answer := await verify(*args))
+        return answer
+
+    async with member_node() as node:
+        seen = {"i": sighting(node.port)}
+        proofs.see(seen, SECRET)
+        await until(proofs, lambda: "i" in proofs.found)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "verify", noted)
+            proofs.see({}, SECRET)
+            for _ in range(3):
+                assert isinstance(await asyncio.wait_for(answers.get(), 20), Verified)
+        assert (proofs.sightings, list(proofs.found)) == (seen, ["i"])
+        proofs.see({}, SECRET)
+        assert list(proofs.found) == ["i"]
+    await until(proofs, lambda: not proofs.found)
+
+
+async def test_a_node_that_ends_goes_with_its_goodbye_while_it_still_answers(proofs: Proofs) -> None:
+    async with member_node() as node:
+        proofs.see({"i": sighting(node.port)}, SECRET)
+        await until(proofs, lambda: "i" in proofs.found)
+        node.service.leaving.set()
+        proofs.see({}, SECRET)
+        await until(proofs, lambda: not proofs.found)
+        assert proofs.latest == {}
+
+
+async def test_a_stranger_goes_with_its_goodbye(proofs: Proofs) -> None:
+    async with stranger(refuse) as port:
+        proofs.see({"i": sighting(port)}, SECRET)
+        await until(proofs, lambda: "i" in proofs.found)
+        proofs.see({}, SECRET)
+        assert (proofs.found, proofs.sightings) == ({}, {})
+
+
+async def test_a_new_announcement_of_the_same_node_takes_the_place_of_the_old_one(proofs: Proofs) -> None:
+    async with member_node() as node:
+        proofs.see({"i": sighting(node.port)}, SECRET)
+        await until(proofs, lambda: "i" in proofs.found)
+        proofs.see({"j": sighting(node.port)}, SECRET)
+        await until(proofs, lambda: list(proofs.found) == ["j"])
+        assert list(proofs.sightings) == ["j"]
 
 
 async def test_without_a_secret_nobody_is_asked(proofs: Proofs) -> None:
