@@ -38,6 +38,8 @@ PREFILL_MS, DECODE_MS, TOKENS = 2.95, 30.0, 20
 CLIENTS = 200
 QUEUE = ("--queue-limit", "256")
 """Behind nginx the queue is in the nodes, and one node alone has all clients in its own."""
+SETTLING, ANSWER = 3.0, 2.0
+"""Seconds: until all nodes have work, and more than an answer takes once it has begun."""
 USERS, TURNS, AT_NODES = 30, 6, 3
 BUSY = 0.6
 
@@ -68,14 +70,14 @@ def main() -> None:
 
 
 def throughput(kind: Kind, quiet: Quiet, options: argparse.Namespace) -> Iterator[Row]:
-    """Chats per second with as many clients as ever, by the number of nodes, against one node behind the same proxy."""
+    """With as many clients as ever, by the number of nodes, against one node behind the same proxy."""
     rates: dict[int, list[float]] = {count: [] for count in options.nodes}
     for number in range(options.runs):
         for count in options.nodes:
             title = f"{kind}: {CLIENTS} clients, {count} nodes, run {number + 1} of {options.runs}"
             rates[count].append(quiet.run(title, lambda: _rate(kind, count, options.seconds)))  # noqa: B023 - called at once
     for count, found in rates.items():
-        yield plain(f"{kind}, {count} nodes, {CLIENTS} clients: throughput", found, "chats/s")
+        yield plain(f"{kind}, {count} nodes, {CLIENTS} clients: throughput", found, "tokens/s")
         if count > 1:
             ratios = [rate / one for rate, one in zip(found, rates[1])]
             yield at_least(f"{kind}, {count} nodes against one", ratios, "times", 0.95 * count)
@@ -110,15 +112,15 @@ def conversations(kind: Kind, quiet: Quiet, options: argparse.Namespace) -> Iter
 
 
 def _rate(kind: Kind, count: int, seconds: float) -> float:
-    """Chats per second between the first and the last end within this time."""
+    """Tokens per second. Those at the beginning do not count, nor those at the end, whose chats have not ended."""
     with _cluster(kind, count) as url:
         load = Load(url, questions(model=MODEL), at_once=CLIENTS)
+        begin = time.monotonic() + SETTLING
         with contextlib.suppress(_Enough), load:
-            time.sleep(seconds)
+            time.sleep(SETTLING + seconds + ANSWER)
             chats = _whole(load.finished)
             raise _Enough
-        ends = sorted(chat.ended for chat in chats)
-        return (len(ends) - 1) / (ends[-1] - ends[0])
+        return sum(begin <= when < begin + seconds for chat in chats for when in chat.times) / seconds
 
 
 def _talk(kind: Kind, count: int, think: bool) -> Talk:  # noqa: FBT001 - from a table of runs
