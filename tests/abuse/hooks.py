@@ -14,6 +14,8 @@ MODEL = os.environ["ABUSE_MODEL"]
 NAMES = ("model", "model_name", "source", "from")
 DELETING = frozenset({"/api/delete", "/rm"})
 """Paths that name another one."""
+DRAIN = "/v1/drain"
+"""Whose true has every later request refused."""
 _TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": _TALK,
@@ -42,6 +44,8 @@ def map_body(context: Any, body: Any) -> Any:
     if path in ASKED and number % 2:
         kept = {name: body[name] for name in HOW if name in body}
         body = ASKED[path] | kept | {"model": MODEL, "stream": number % 4 == 1}
+    if path == DRAIN and isinstance(body.get("drain"), bool):
+        return body | {"drain": False}
     if path in DELETING:
         return body | {name: "nobody" for name in ("model", "name") if isinstance(body.get(name), str)}
     return body | {name: MODEL for name in NAMES if isinstance(body.get(name), str)}

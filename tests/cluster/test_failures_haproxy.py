@@ -14,6 +14,7 @@ from cluster_support.load import Load, is_whole, questions
 from cluster_support.network import Lab
 from cluster_support.nodes import ClusterNode
 from cluster_support.rendered import RenderedHaproxy, haproxy_before
+from cluster_support.rules import ANSWERED
 from support import wait_until
 
 pytestmark = pytest.mark.system
@@ -105,24 +106,25 @@ def test_a_request_for_a_node_that_is_gone_is_served_by_another(lab: Lab, tmp_pa
     proxy = haproxy_before(nodes, tmp_path)
     by_name = {node.name: node for node in nodes}
 
-    def turns(count: int) -> list[str]:
-        bodies = [{"messages": [{"role": "user", "content": "A conversation"}]}] * count
+    def turns(first: int, last: int) -> list[str]:
+        asked = {"role": "user", "content": "A conversation"}
+        bodies = [{"messages": [asked, *ANSWERED * (turn - 1)]} for turn in range(first, last + 1)]
         answers = [httpx2.post(f"{proxy.url}/v1/chat/completions", json=body, trust_env=False) for body in bodies]
         assert {answer.status_code for answer in answers} == {200}
         return [answer.headers["x-exo-node"] for answer in answers]
 
-    first, *following = turns(3)
+    first, *following = turns(1, 3)
     assert following == [first] * 2
     fail(by_name[first])
     (other,) = set(by_name) - {first}
-    assert turns(3) == [other] * 3
+    assert turns(4, 6) == [other] * 3
     proxy.wait_for(by_name[first], "DOWN")
     if fail is ClusterNode.kill:
         by_name[first].start()
     else:
         by_name[first].host.restore()
     proxy.wait_for(by_name[first], "UP")
-    assert turns(2) == [other] * 2
+    assert turns(7, 8) == [other] * 2
 
 
 def test_a_node_that_drains_ends_its_streams_and_gets_nothing_new(lab: Lab, tmp_path: Path) -> None:
