@@ -48,7 +48,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaker:
     speaker.sendto(sys.argv[1].encode(), ("224.0.0.251", 5353))
 """
 RUN_A_LAB = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
 from cluster_support.network import Lab
 with Lab(pathlib.Path(sys.argv[1])) as lab:
     lab.add_host("a").popen("sleep", "1000")
@@ -144,7 +145,7 @@ def test_a_host_that_is_cut_off_is_silent_until_it_is_restored(lab: Lab) -> None
 def test_a_removed_host_leaves_room_for_one_of_the_same_name(lab: Lab) -> None:
     host = lab.add_host("one")
     sleeper = host.popen("sleep", "1000")
-    assert host.pids() == [sleeper.pid]
+    wait_until(lambda: host.pids() == [sleeper.pid], timeout=10, what="it to be on the host")
     with pytest.raises(LabFailed, match="a host one already"):
         lab.add_host("one")
     host.remove()

@@ -70,7 +70,7 @@ def test_a_killed_node_is_gone_with_its_workers_and_starts_again_on_the_same_add
     node = nodes[name]
     assert (len(node.host.pids()) > 1) == (name == "npu")
     node.kill()
-    assert node.host.pids() == []
+    wait_until(lambda: node.host.pids() == [], timeout=10, what="an end of its processes")
     with pytest.raises(httpx2.ConnectError):
         node.http.get("/ready")
     url = node.url
@@ -95,14 +95,14 @@ def test_a_node_that_hangs_can_be_killed(nodes: dict[str, ClusterNode]) -> None:
     node = nodes["npu"]
     node.hang()
     node.kill()
-    assert node.host.pids() == []
+    wait_until(lambda: node.host.pids() == [], timeout=10, what="an end of its processes")
     node.start()
 
 
 def test_a_node_stops_in_good_order(nodes: dict[str, ClusterNode]) -> None:
     node = nodes["dummy"]
     assert node.stop() == 0
-    assert node.host.pids() == []
+    wait_until(lambda: node.host.pids() == [], timeout=10, what="an end of its processes")
     node.start()
 
 

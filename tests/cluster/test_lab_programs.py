@@ -125,7 +125,7 @@ def test_haproxy_serves_reloads_and_ends(proxied: Proxied) -> None:
         haproxy.reload()
     assert version(haproxy) == "two"
     haproxy.kill()
-    assert proxied.host.pids() == []
+    wait_until(lambda: proxied.host.pids() == [], timeout=10, what="an end of its processes")
 
 
 def test_nginx_serves_reloads_and_ends(proxied: Proxied) -> None:
@@ -140,7 +140,7 @@ def test_nginx_serves_reloads_and_ends(proxied: Proxied) -> None:
         nginx.reload()
     assert version(nginx) == "two"
     nginx.kill()
-    assert proxied.host.pids() == []
+    wait_until(lambda: proxied.host.pids() == [], timeout=10, what="an end of its processes")
 
 
 def test_nginx_stays_in_the_foreground_whatever_its_file_says(proxied: Proxied) -> None:
@@ -148,7 +148,7 @@ def test_nginx_stays_in_the_foreground_whatever_its_file_says(proxied: Proxied) 
     nginx = NginxProcess(proxied.host, config, ports=(8080,))
     assert int((proxied.folder / "own.pid").read_text()) == nginx.pid
     assert nginx.stop() == 0
-    assert proxied.host.pids() == []
+    wait_until(lambda: proxied.host.pids() == [], timeout=10, what="an end of its processes")
 
 
 def test_a_program_with_a_wrong_file_says_what_is_wrong(proxied: Proxied) -> None:

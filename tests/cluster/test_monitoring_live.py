@@ -22,6 +22,7 @@ from cluster_support.load import Load, is_whole, questions, run
 from cluster_support.network import Lab
 from cluster_support.nodes import ClusterNode, all_ready, npu_node
 from cluster_support.programs import HaproxyProcess, PrometheusProcess
+from cluster_support.rules import ANSWERED
 from exo.cluster.monitoring import ALERTING_FILE, RECORDING_FILE, Thresholds, alerting_rules, recording_rules
 from exo.cluster.monitoring.alerting import alerting_groups
 from exo.cluster.monitoring.content import ROWS
@@ -213,6 +214,7 @@ def test_the_queues_of_single_servers_count_as_well(system: Monitored) -> None:
     """Where a conversation has a node, HAProxy queues its requests at that server."""
     body = next(questions(model=SHARED))
     run(system.url, [body], at_once=1)
+    body["messages"] += ANSWERED
     with Load(system.url, [body] * 60, at_once=20) as load:
         system.wait_for_alert("ExoQueueGrowing")
         assert system.prometheus.query("sum(haproxy_server_current_queue) > 0")
