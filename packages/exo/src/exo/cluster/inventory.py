@@ -10,6 +10,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from exo.types.card import LATEST
+
 INVENTORY = "cluster.toml"
 """The usual name of the file, in the folder where a command is called."""
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z"
@@ -50,7 +52,7 @@ PATTERNS = {
 
 def routing_name(model: str) -> str:
     """What a proxy compares: nodes take a name in any case, and with `:latest`."""
-    return model.lower().removesuffix(":latest")
+    return model.lower().removesuffix(LATEST)
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

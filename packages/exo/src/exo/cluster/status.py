@@ -13,6 +13,7 @@ from anyio import fail_after
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from exo.cluster.exchange import exchange
 from exo.cluster.inventory import Inventory, InventoryNode
 from exo.cluster.membership.verification import make_client
 from exo.cluster.plain import plain
@@ -106,26 +107,17 @@ async def fetch(
         headers["content-type"] = "application/json"
     url = f"http://{_place(node)}{path}"
 
-    async def exchange() -> tuple[int, bytes]:
-        content = bytearray()
-        async with (
-            client.stream(method, url, headers=headers, content=body, follow_redirects=False) as response,
-            contextlib.aclosing(response.aiter_raw()) as pieces,
-        ):
-            async for piece in pieces:
-                content += piece
-                if len(content) > _LONGEST_ANSWER:
-                    raise NodeFailed(f"{node.name} at {_place(node)} answers {path} without end.")
-        return response.status_code, bytes(content)
-
     try:
         with fail_after(timeout):
-            return await exchange()
+            status, content = await exchange(client, method, url, headers=headers, body=body, longest=_LONGEST_ANSWER)
     except TimeoutError:
         raise NodeFailed(f"{node.name} at {_place(node)} does not answer within {timeout:g} seconds.") from None
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         why = plain(str(error)) or type(error).__name__
         raise NodeFailed(f"{node.name} at {_place(node)} cannot be reached: {why}.") from error
+    if content is None:
+        raise NodeFailed(f"{node.name} at {_place(node)} answers {path} without end.")
+    return status, content
 
 
 async def _ask(node: InventoryNode, client: httpx2.AsyncClient, key: str | None, timeout: float) -> NodeStatus:

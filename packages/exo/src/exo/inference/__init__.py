@@ -1,7 +1,6 @@
 """The engine contract, plugin discovery, the scheduler and the built-in engines."""
 
 from exo.inference.answer import Answer
-from exo.inference.cards import LATEST
 from exo.inference.engine import (
     Availability,
     Capability,
@@ -18,6 +17,7 @@ from exo.inference.plugins import Choice, EngineListing, Plugins, choose, discov
 from exo.inference.pool import ModelPool, PooledModel, with_load
 from exo.inference.service import InferenceService, Readiness
 from exo.inference.supervisor import describe_exit, restart_delay
+from exo.types.card import LATEST
 
 __all__ = [
     "LATEST",

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exo.types import ModelCard
-
-LATEST = ":latest"
-"""What clients of Ollama put behind a name that has no tag."""
+from exo.types.card import LATEST
 
 
 def find_card(cards: Sequence[ModelCard], name: str | None) -> ModelCard | None:

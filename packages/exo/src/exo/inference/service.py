@@ -17,7 +17,7 @@ import msgspec
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
 from exo.inference.caller import Caller, current_caller
-from exo.inference.cards import LATEST, find_card
+from exo.inference.cards import find_card
 from exo.inference.conversation import conversation_key
 from exo.inference.engine import Capability, InferenceEngine
 from exo.inference.formatted import answer_in_format, first_attempt
@@ -43,7 +43,7 @@ from exo.types import (
     ShuttingDown,
     UnsupportedParameter,
 )
-from exo.types.card import AUTO_MODEL
+from exo.types.card import AUTO_MODEL, LATEST
 
 _PRELOAD_RETRY = 10.0
 

@@ -9,6 +9,8 @@ import msgspec
 
 AUTO_MODEL = "auto"
 """The name with which a request leaves the choice of the model to the node."""
+LATEST = ":latest"
+"""What clients of Ollama put behind a name that has no tag."""
 ModelRole = Literal["quick", "reasoning"]
 ToolFormat = Literal["hermes", "llama3", "mistral", "deepseek", "phi"]
 """How a model writes its calls of functions, see exo.chat.tools."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,6 +12,7 @@ import msgspec
 from anyio import fail_after
 
 from exo import __version__
+from exo.cluster.exchange import exchange
 from exo.cluster.membership.announcement import MAX_SLOTS, NodeDescription, is_node_name
 from exo.cluster.membership.challenge import CHALLENGE_PATH, ChallengeBody, ProvenNode
 from exo.cluster.membership.mdns import Sighting
@@ -116,16 +116,7 @@ async def _ask(address: str, port: int, challenge: str, client: httpx2.AsyncClie
     url = f"http://{host_and_port(address, port)}{CHALLENGE_PATH}"
     body = msgspec.json.encode(ChallengeBody(challenge))
     headers = {"content-type": "application/json"}
-    content = bytearray()
-    async with (
-        client.stream("POST", url, content=body, headers=headers, follow_redirects=False) as response,
-        contextlib.aclosing(response.aiter_raw()) as pieces,
-    ):
-        async for piece in pieces:
-            content += piece
-            if len(content) > _LONGEST_ANSWER:
-                return response.status_code, None
-    return response.status_code, bytes(content)
+    return await exchange(client, "POST", url, headers=headers, body=body, longest=_LONGEST_ANSWER)
 
 
 def _judged(content: bytes, challenge: str, address: str, port: int, secret: bytes) -> Verified | Refused:

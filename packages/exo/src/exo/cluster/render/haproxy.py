@@ -126,22 +126,23 @@ def _lines(names: dict[str, None]) -> Iterator[str]:
 def _conditions(pools: Sequence[Pool]) -> Iterator[_Condition]:
     """From the best reason for a pool to the last resort."""
     for pool in pools:
-        up = f"{{ nbsrv({pool.name}) gt 0 }}"
-        yield _Condition(pool.name, f"{{ var(txn.response),in_table({pool.name}{RESPONSES}) }} {up}")
+        yield _Condition(pool.name, f"{{ var(txn.response),in_table({pool.name}{RESPONSES}) }} {_is_up(pool)}")
     for pool in pools:
-        up = f"{{ nbsrv({pool.name}) gt 0 }}"
-        yield _Condition(pool.name, f"{{ var(txn.follows),in_table({pool.name}) }} {up}")
+        yield _Condition(pool.name, f"{{ var(txn.follows),in_table({pool.name}) }} {_is_up(pool)}")
     for pool, share in zip(pools, _shares(pools)):  # else the first one would have all the work of quiet times
         yield _Condition(pool.name, f"{{ rand(1000) lt {share} }} {{ be_conn_free({pool.name}) gt 0 }}")
     for pool in pools:
         yield _Condition(pool.name, f"{{ be_conn_free({pool.name}) gt 0 }}")
     for length in _QUEUE_LENGTHS:
         for pool in pools:
-            up = f"{{ nbsrv({pool.name}) gt 0 }}"
-            yield _Condition(pool.name, f"{{ avg_queue({pool.name}) lt {length} }} {up}")
+            yield _Condition(pool.name, f"{{ avg_queue({pool.name}) lt {length} }} {_is_up(pool)}")
     for pool in pools:
-        yield _Condition(pool.name, f"{{ nbsrv({pool.name}) gt 0 }}")
+        yield _Condition(pool.name, _is_up(pool))
     yield _Condition(pools[0].name, "")
+
+
+def _is_up(pool: Pool) -> str:
+    return f"{{ nbsrv({pool.name}) gt 0 }}"
 
 
 def _shares(pools: Sequence[Pool]) -> Iterator[int]:

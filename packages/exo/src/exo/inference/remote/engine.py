@@ -38,8 +38,7 @@ from exo.types import (
     RemoteUnavailable,
     UnsupportedParameter,
 )
-
-_LATEST = ":latest"
+from exo.types.card import LATEST
 
 
 class RemoteEngine(InferenceEngine):
@@ -235,7 +234,7 @@ class RemoteEngine(InferenceEngine):
 
 
 def _card(known: ModelDescription) -> ModelCard:
-    short = known.id.removesuffix(_LATEST)
+    short = known.id.removesuffix(LATEST)
     return ModelCard(
         id=known.id,
         display_name=known.id,
