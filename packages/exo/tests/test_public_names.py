@@ -25,6 +25,7 @@ PUBLIC = {
         "Delta",
         "DiscoveryError",
         "Draining",
+        "Effort",
         "EmbeddingRequest",
         "Embeddings",
         "EndlessPadding",

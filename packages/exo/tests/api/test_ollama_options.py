@@ -56,7 +56,7 @@ async def test_sampling_and_limits_reach_the_engine() -> None:
     }
     request = await request_of({**given, "num_predict": 6, "stop": ["a", "", "b"], "num_ctx": 4096})
     assert {k: v for k, v in msgspec.structs.asdict(request.sampling).items() if v is not None} == given
-    assert request.limits == Limits(max_tokens=6, stop=("a", "b"))
+    assert request.limits == Limits(max_tokens=6, stop=("a", "b"), context=4096)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ FAMILIES = {
     "exo_requests": ("counter", ("model", "status")),
     "exo_requests_in_progress": ("gauge", ()),
     "exo_requests_queued": ("gauge", ()),
+    "exo_routing_decisions": ("counter", ("model", "rule")),
     "exo_slots": ("gauge", ()),
     "exo_tokens_generated": ("counter", ("model",)),
     "exo_tokens_per_second": ("gauge", ("model",)),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exo.inference.queue import MAX_OVERTAKES, AdmissionQueue, Ticket
+from exo.inference.queue import MAX_LOAD_OVERTAKES, MAX_OVERTAKES, AdmissionQueue, Ticket
 from exo.types import QueueFull
 
 
@@ -230,3 +230,31 @@ def test_whatever_happens_slots_limit_order_and_fairness_hold(
         run.release(0)
         run.check()
     assert run.waiting == []
+
+
+def test_requests_for_a_loaded_model_pass_those_that_need_a_load_within_a_bound() -> None:
+    queue = queue_with_a_runner()
+    queue.submit(Ticket(1, model="other"))
+    for number in range(2, 2 + 2 * MAX_LOAD_OVERTAKES):
+        queue.submit(Ticket(number, model="loaded"))
+    order: list[int] = []
+    running = 0
+    while started := queue.release(running, loaded={"loaded"}):
+        running = started[0].id
+        order.append(running)
+    passed = order.index(1)
+    assert passed == MAX_LOAD_OVERTAKES
+    assert order[:passed] == list(range(2, 2 + MAX_LOAD_OVERTAKES)), "first come, first served among themselves"
+
+
+@pytest.mark.parametrize("loaded", [{"a", "b"}, set()])
+def test_nobody_passes_where_all_models_are_loaded_or_none(loaded: set[str]) -> None:
+    queue = queue_with_a_runner()
+    for number in range(1, 6):
+        queue.submit(Ticket(number, model="ab"[number % 2]))
+    order: list[int] = []
+    running = 0
+    while started := queue.release(running, loaded=loaded):
+        running = started[0].id
+        order.append(running)
+    assert order == [1, 2, 3, 4, 5]

@@ -9,12 +9,8 @@ from collections.abc import Sequence
 import pytest
 from scripted_engine import LAST, FakeEngine, Until, asked, read, request, sample, service_for
 
-from exo.inference import (
-    EngineHealth,
-)
-from exo.inference import (
-    service as service_module,
-)
+from exo.inference import EngineHealth
+from exo.inference import preload as preload_module
 from exo.types import (
     Delta,
     ModelCard,
@@ -64,7 +60,7 @@ async def test_without_preload_nothing_is_loaded_and_the_node_is_ready() -> None
 async def test_a_failed_load_is_told_and_tried_again(
     until: Until, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service_module, "_PRELOAD_RETRY", 0.0)
+    monkeypatch.setattr(preload_module, "_RETRY", 0.0)
     engine = FakeEngine(LAST)
     engine.load_errors = [ModelLoadError("m.gguf is broken")] * 3
     service = service_for(engine)
@@ -75,7 +71,7 @@ async def test_a_failed_load_is_told_and_tried_again(
         readiness = await service.readiness()
         assert not readiness.ready or engine.loads
         reasons.add(readiness.reason)
-    await until(lambda: not service._blocked)
+    await until(lambda: not service._preload.blocked)
     assert "m.gguf is broken" in reasons
     assert (await service.readiness()).ready
     told = [record for record in caplog.records if "m.gguf is broken" in record.getMessage()]
@@ -105,7 +101,7 @@ async def test_a_request_that_succeeds_makes_the_node_ready(until: Until) -> Non
     engine.load_errors = [ModelLoadError("not yet")]
     service = service_for(engine)
     service.start()
-    await until(lambda: service._blocked == "not yet")
+    await until(lambda: service._preload.blocked == "not yet")
     await read(await service.chat(request()))
     assert (await service.readiness()).ready
     await service.close()
@@ -237,7 +233,7 @@ async def test_a_default_that_cannot_be_loaded_gives_way_to_the_next(until: Unti
 async def test_a_default_that_was_asked_for_never_gives_way(until: Until) -> None:
     service = service_for(TwoModels(), default_model="a")
     service.start()
-    await until(lambda: "broken" in service._blocked)
+    await until(lambda: "broken" in service._preload.blocked)
     assert (await service.resolve(None)).id == "a"
     assert service.engine.loaded() == []
     await service.close()

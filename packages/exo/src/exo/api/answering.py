@@ -13,17 +13,20 @@ from starlette.types import Message, Receive, Scope, Send
 from exo.api.errors import status_of
 from exo.api.exchange import (
     JSON_TYPE,
+    ROUTE_HEADER,
     SAMPLING_HEADER,
     Exchange,
     body_message,
     cancelled_when_gone,
     exchange_of,
+    route_text,
     sampling_text,
     start_message,
     whole_messages,
 )
 from exo.api.settings import HttpSettings
 from exo.inference import Answer
+from exo.inference.choice import ModelChoice
 from exo.types import ChatRequest, CompletionRequest, Delta, ExoError, Usage
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -51,21 +54,28 @@ class WholeWriter(Protocol):
     def error(self, error: ExoError) -> bytes: ...
 
 
+Deliver = Callable[[Answer], Awaitable[list[Message]]]
+
+
 async def answer_request(
     scope: Scope,
     receive: Receive,
     send: Send,
     *,
     ask: Callable[[], Awaitable[Answer]],
-    deliver: Callable[[Answer], Awaitable[list[Message]]],
+    deliver: Deliver,
 ) -> None:
     """Ask for an answer, deliver it, and note on the exchange what came of it; a client that goes away cancels it.
 
-    `deliver` is `send_stream` or `send_whole` with all but the answer given. The body must have been read before.
+    `deliver` is what `streamed` or `whole` return, or `send_stream` or `send_whole` with all but the answer given. The
+    body must have been read before.
     """
     exchange = exchange_of(scope)
     async with cancelled_when_gone(receive):
         answer = await ask()
+        exchange.model = answer.model or exchange.model
+        if answer.choice is not None:
+            note_choice(exchange, answer.choice)
         if answer.sampling is not None:
             exchange.extra_headers.append((SAMPLING_HEADER, sampling_text(answer.sampling)))
         try:
@@ -75,6 +85,24 @@ async def answer_request(
             _note(exchange, answer)
     for message in last:
         await send(message)
+
+
+def streamed(send: Send, exchange: Exchange, make: Callable[[Answer], StreamWriter]) -> Deliver:
+    """What delivers a stream; `make` is called once it is known which model answers."""
+
+    async def deliver(answer: Answer) -> list[Message]:
+        return await send_stream(send, answer, make(answer), exchange)
+
+    return deliver
+
+
+def whole(send: Send, exchange: Exchange, make: Callable[[Answer], WholeWriter], *, heartbeat: float) -> Deliver:
+    """What delivers one JSON object; `make` as for `streamed`."""
+
+    async def deliver(answer: Answer) -> list[Message]:
+        return await send_whole(send, answer, make(answer), exchange, heartbeat=heartbeat)
+
+    return deliver
 
 
 async def send_stream(send: Send, answer: Answer, writer: StreamWriter, exchange: Exchange) -> list[Message]:
@@ -139,6 +167,11 @@ def note_late(exchange: Exchange, error: ExoError) -> None:
     """The client has seen status 200; log and metrics tell how it ended."""
     exchange.error = error.code
     exchange.status = status_of(error)
+
+
+def note_choice(exchange: Exchange, choice: ModelChoice) -> None:
+    """The client is told which model answers, and why."""
+    exchange.extra_headers.append((ROUTE_HEADER, route_text(choice)))
 
 
 def log_prompt(request: ChatRequest | CompletionRequest, settings: HttpSettings) -> None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
@@ -14,11 +15,14 @@ from starlette.types import Message, Receive, Scope, Send
 from exo.api.errors import ErrorShape, headers_of, status_of
 from exo.api.settings import HttpSettings
 from exo.inference.cancellation import take_back_cancellation
+from exo.inference.choice import ModelChoice
 from exo.types import BodyTimeout, BodyTooLarge, ExoError, Sampling, Usage
 
 JSON_TYPE = b"application/json"
 SAMPLING_HEADER = b"x-exo-sampling"
 """Names the values in force where the runtime does not let a request choose them."""
+ROUTE_HEADER = b"x-exo-route"
+"""Which model the node chose for a request to `auto`, and why."""
 
 
 class ClientGone(Exception):
@@ -29,8 +33,9 @@ class ClientGone(Exception):
 class Exchange:
     """What is known of a request; the log line and the metrics are made of it at the end.
 
-    `model` is set only to the id of a served model, never to what a client sent. `error` is the code of an error that
-    came after the status was sent. `extra_headers` go with whatever is answered.
+    `model` is set only to the id of a served model, never to what a client sent; where the node chooses it, once it
+    has. `error` is the code of an error that came after the status was sent. `extra_headers` go with whatever is
+    answered.
     """
 
     id: str
@@ -115,6 +120,21 @@ def sampling_text(sampling: Sampling) -> bytes:
     """For SAMPLING_HEADER: `temperature=0.8, top_k=40`; `default` stands for what the runtime itself chooses."""
     values = msgspec.structs.asdict(sampling).items()
     return ", ".join(f"{name}={value:g}" for name, value in values if value is not None).encode() or b"default"
+
+
+def route_text(choice: ModelChoice) -> bytes:
+    """For ROUTE_HEADER, a dictionary as of RFC 9651: `model="m", role=quick, rule=translation, reason="..."`."""
+    named = {"model": quoted(choice.model), "role": choice.role, "rule": choice.rule}
+    if choice.fallback_from:
+        named["fallback-from"] = quoted(choice.fallback_from)
+    named["reason"] = quoted(choice.reason)
+    return ", ".join(f"{name}={value}" for name, value in named.items()).encode("ascii")
+
+
+def quoted(text: str) -> str:
+    """A string of RFC 9651; what is not ASCII is percent-encoded, as names of models may have it."""
+    plain = "".join(one if " " <= one <= "~" else quote(one, errors="replace") for one in text)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def start_message(status: int, content_type: bytes, *headers: tuple[bytes, bytes]) -> Message:

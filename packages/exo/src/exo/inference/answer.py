@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from exo.inference.cancellation import take_back_cancellation
+from exo.inference.choice import ModelChoice
 from exo.types import AnswerNotValid, DeadlineExceeded, Delta, ExoError, Sampling, Timings, Usage
 
 
@@ -14,9 +15,14 @@ class Answer:
     """An async iterator over the deltas of one request, which can be aborted from outside.
 
     Call `begin` first: it returns once the run has begun, and raises every refusal. Then iterate; `aclose` at the end.
+    `model` is the id of the one that answers, `choice` how that came about where the request left it open.
     """
 
-    def __init__(self, deltas: AsyncGenerator[Delta, None], *, on_end: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, deltas: AsyncGenerator[Delta, None], *, on_end: Callable[[Answer], None], model: str = ""
+    ) -> None:
+        self.model = model
+        self.choice: ModelChoice | None = None
         self.started = time.monotonic()
         self.first_token: float | None = None
         self.usage = Usage()

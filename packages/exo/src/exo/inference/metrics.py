@@ -76,6 +76,12 @@ class NodeMetrics:
             ["type", "model"],
             registry=registry,
         )
+        self.decisions = Counter(
+            "exo_routing_decisions_total",
+            "Models that were chosen for requests to auto, by the rule that decided.",
+            ["model", "rule"],
+            registry=registry,
+        )
         self.key_requests = Counter(
             "exo_key_requests_total",
             "Requests to models that a key has sent, by HTTP status.",

@@ -5,25 +5,29 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from exo.types import QueueFull
 
 MAX_OVERTAKES = 3
 """The fairness bound: a waiting request lets at most this many later ones pass, whose KV cache is warm."""
+MAX_LOAD_OVERTAKES = 8
+"""The same for one that waits for another model: a load costs as much as several answers."""
 
 
 @dataclass(frozen=True)
 class Ticket:
     """One request. A lower `priority` is served earlier; `conversation` is equal for turns of one conversation.
 
-    `key` is the name of the key that asks, empty where there are none.
+    `key` is the name of the key that asks, empty where there are none. `model` is the id of the one that it is for.
     """
 
     id: int
     priority: int = 0
     conversation: str = ""
     key: str = ""
+    model: str = ""
 
 
 @dataclass
@@ -39,8 +43,9 @@ class AdmissionQueue:
     whose last turn is longest ago. So a key of which nothing runs waits for one run of each other key at most.
 
     Among the requests of that key one whose conversation ran last (its KV cache is warm) may pass the others, each of
-    which is passed at most MAX_OVERTAKES times. It passes none of another key: a key that repeats itself would get
-    more than its share.
+    which is passed at most MAX_OVERTAKES times, and one whose model is loaded those that need a load, each of which is
+    passed at most MAX_LOAD_OVERTAKES times. Neither passes one of another key: a key that repeats itself would get more
+    than its share.
     """
 
     def __init__(self, *, slots: int, limit: int) -> None:
@@ -113,14 +118,14 @@ class AdmissionQueue:
         self._waiting = kept
         return found
 
-    def release(self, ticket_id: int) -> list[Ticket]:
-        """A running request has ended; return the requests that start now, in order."""
+    def release(self, ticket_id: int, *, loaded: Collection[str] = ()) -> list[Ticket]:
+        """A running request has ended; return the requests that start now, in order. `loaded` are ids of models."""
         ended = self._running.pop(ticket_id, None)
         if ended is not None:
             self._warm = ended.conversation
         started = []
         while self._waiting and self.running < self.slots:
-            ticket = self._take_next()
+            ticket = self._take_next(loaded)
             self._start(ticket)
             started.append(ticket)
         return started
@@ -139,12 +144,12 @@ class AdmissionQueue:
         self._running[ticket.id] = ticket
         self._last_turns[ticket.key] = next(self._turns)
 
-    def _take_next(self) -> Ticket:
+    def _take_next(self, loaded: Collection[str]) -> Ticket:
         best = min(entry.ticket.priority for entry in self._waiting)
         urgent = [entry for entry in self._waiting if entry.ticket.priority == best]
         key = self._next_key(urgent)
         peers = [entry for entry in urgent if entry.ticket.key == key]
-        chosen = self._warm_position(peers)
+        chosen = self._warm_position(peers) or _loaded_position(peers, loaded)
         for entry in peers[:chosen]:
             entry.overtaken += 1
         self._waiting.remove(peers[chosen])
@@ -166,3 +171,13 @@ class AdmissionQueue:
 
     def _retry_after(self, mean_run: float) -> int:
         return max(1, min(60, math.ceil(mean_run * (self.waiting + 1) / self.slots)))
+
+
+def _loaded_position(peers: list[_Waiting], loaded: Collection[str]) -> int:
+    """Position of the first request whose model is loaded, if it may pass all before it, else 0."""
+    for position, entry in enumerate(peers):
+        if entry.ticket.model in loaded:
+            return position
+        if entry.overtaken >= MAX_LOAD_OVERTAKES:
+            break
+    return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from exo.inference.queue import AdmissionQueue, Ticket
 from exo.types import ExoError, ShuttingDown
@@ -30,14 +30,22 @@ class Lease:
 
 
 class Scheduler:
-    """Hands out leases. One owner: the event loop that calls it.
+    """Hands out leases. One owner: the event loop that calls it. `loaded` tells the ids of the models in memory.
 
     Blocks: `acquire`, until a slot is free. Times out: nothing, a deadline cancels the awaiting task. Can race: a slot
     handed to a request that is cancelled in the same moment, in which case the slot goes on to the next one; a refusal
     of a request that waits, with one that its `meanwhile` raises, which then wins.
     """
 
-    def __init__(self, *, slots: int, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        limit: int,
+        loaded: Callable[[], Collection[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loaded = loaded
         self._queue = AdmissionQueue(slots=slots, limit=limit)
         self._clock = clock
         self._ids = itertools.count(1)
@@ -72,6 +80,7 @@ class Scheduler:
         priority: int = 0,
         conversation: str = "",
         key: str = "",
+        model: str = "",
         meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Lease:
         """Wait for a slot. Raises QueueFull at once, or later for another key's sake; ShuttingDown when the node ends.
@@ -82,7 +91,7 @@ class Scheduler:
         if self._closed:
             raise shutting_down()
         arrived = self._clock()
-        ticket = Ticket(next(self._ids), priority, conversation, key)
+        ticket = Ticket(next(self._ids), priority, conversation, key, model)
         displaced = self._queue.make_room(ticket)
         if displaced is not None:
             self._fail(displaced.id, self._queue.gave_way(mean_run=self._mean_run))
@@ -105,7 +114,7 @@ class Scheduler:
             await turn
         except BaseException:  # also a cancellation: the place or the slot has to become free
             if not self._queue.cancel(ticket.id):
-                self._start(self._queue.release(ticket.id))
+                self._start(self._queue.release(ticket.id, loaded=self._loaded()))
             raise
         finally:
             del self._waiters[ticket.id]
@@ -119,7 +128,7 @@ class Scheduler:
 
     def _on_release(self, ticket: Ticket, started: float) -> None:
         self._mean_run += _SMOOTHING * (self._clock() - started - self._mean_run)
-        self._start(self._queue.release(ticket.id))
+        self._start(self._queue.release(ticket.id, loaded=self._loaded()))
 
     def _start(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -16,13 +16,17 @@ import msgspec
 
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
+from exo.inference.automatic import AutomaticChoice, is_automatic
 from exo.inference.caller import Caller, current_caller
 from exo.inference.cards import find_card
+from exo.inference.choice import ModelChoice, ModelChooser
 from exo.inference.conversation import conversation_key
-from exo.inference.engine import Capability, InferenceEngine
+from exo.inference.dimensions import shortened
+from exo.inference.engine import InferenceEngine
 from exo.inference.formatted import answer_in_format, first_attempt
-from exo.inference.json_check import refuse_large
 from exo.inference.metrics import NodeMetrics
+from exo.inference.preload import Preload
+from exo.inference.refusals import checks_format, need, refuse_what_cannot_run
 from exo.inference.scheduler import Lease, Scheduler, shutting_down
 from exo.inference.tool_calls import answer_with_tools
 from exo.types import (
@@ -35,21 +39,19 @@ from exo.types import (
     EngineError,
     EngineUnavailable,
     ExoError,
-    InvalidRequest,
     ModelCard,
     ModelLoadError,
     ModelNotFound,
     RunFailed,
     ShuttingDown,
-    UnsupportedParameter,
 )
-from exo.types.card import AUTO_MODEL, LATEST
-
-_PRELOAD_RETRY = 10.0
+from exo.types.card import AUTO_MODEL
 
 logger = logging.getLogger(__name__)
 Request: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest
 Kept = TypeVar("Kept", ChatRequest, CompletionRequest, EmbeddingRequest)
+Open = TypeVar("Open", ChatRequest, CompletionRequest)
+"""A request that may leave the choice of its model open."""
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -86,18 +88,21 @@ class InferenceService:
         queue_limit: int = 128,
         default_model: str | None = None,
         request_timeout: float | None = None,
+        chooser: ModelChooser | None = None,
     ) -> None:
         self.engine = engine
         self.metrics = metrics
-        self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit)
+        self._automatic = None if chooser is None else AutomaticChoice(engine, chooser, metrics)
+        self._default_is_automatic = is_automatic(default_model)
+        if self._default_is_automatic:
+            default_model = None
+        self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit, loaded=self._loaded)
         self._accounts = Accounts(metrics)
         self._default_model = default_model
         self._default_was_asked_for = default_model is not None
         self._request_timeout = request_timeout
         self._answers: set[Answer] = set()
-        self._preload: asyncio.Task[None] | None = None
-        self._blocked = ""
-        self._has_served = False
+        self._preload = Preload(self._load_first_good, engine=engine.name)
         self.notice = 0.0
         self._draining = False
         self._refuses_from = 0.0
@@ -143,14 +148,28 @@ class InferenceService:
             return found
         if not cards:
             await self._refuse_if_not_ready()
-        if name and name.lower().removesuffix(LATEST) == AUTO_MODEL:
+        if is_automatic(name):
             return await self.resolve(None)
         if name or self._default_was_asked_for:
             raise ModelNotFound(wanted or "", [card.id for card in cards])
         if not cards:
             raise ModelLoadError(f"No model is in the store. {self.engine.no_model_hint}")
-        self._default_model = cards[0].id
-        return cards[0]
+        quick = (card for card in cards if self._default_is_automatic and card.role == "quick")
+        first = next(quick, cards[0])
+        self._default_model = first.id
+        return first
+
+    async def target(self, name: str | None) -> str:
+        """The `model` of a request: `auto` where it is to be chosen once the request is read, else a model's id.
+
+        Raises as `resolve`.
+        """
+        left_open = is_automatic(name) or (not name and self._default_is_automatic)
+        if left_open and self._automatic is not None:
+            cards = await self.models()
+            if cards and find_card(cards, name) is None:
+                return AUTO_MODEL
+        return (await self.resolve(name)).id
 
     async def _refuse_if_not_ready(self) -> None:
         """An engine without models may be one that has never reached the server which has them."""
@@ -161,40 +180,80 @@ class InferenceService:
     def start(self, *, preload: bool = True) -> None:
         """Begin to load the default model in the background."""
         if preload:
-            self._blocked = "loading the default model"
-            self._preload = asyncio.create_task(self._load_default(), name="preload")
+            self._preload.start()
 
     async def chat(self, request: ChatRequest) -> Answer:
-        """Admit a request and return once its run has begun. `request.model` is the id of a served model."""
-        self._refuse_what_cannot_run(request)
+        """Admit a request and return once its run has begun. `request.model` is what `target` says."""
+        if self._automatic is not None and request.model == AUTO_MODEL:
+            return await self._choose_and_ask(self._automatic, request, functools.partial(self._chat, chosen=True))
+        return await self._chat(request)
+
+    async def _chat(self, request: ChatRequest, *, chosen: bool = False) -> Answer:
+        refuse_what_cannot_run(self.engine, request)
         request = _kept_as_allowed(request)
         chat = functools.partial(answer_with_tools, self.engine.chat) if request.tools else self.engine.chat
-        if self._checks_format_of(request):
+        if checks_format(self.engine, request):
             work, meanwhile = functools.partial(answer_in_format, chat, request), None
         else:
             work, meanwhile = functools.partial(chat, request), functools.partial(self._prepare, request)
-        return await self._admit(request, work, conversation=conversation_key(request), meanwhile=meanwhile)
+        conversation = conversation_key(request)
+        return await self._admit(request, work, conversation=conversation, meanwhile=meanwhile, chosen=chosen)
+
+    async def settle(self, request: Open) -> tuple[Open, ModelChoice | None]:
+        """The request with its model chosen now, where that was left open: for a count, or several answers at once."""
+        if self._automatic is None or request.model != AUTO_MODEL:
+            return request, None
+        choice = await self._automatic.choose(request, await self.models(), self._waiting())
+        self._automatic.on_start(choice.model)
+        return msgspec.structs.replace(request, model=choice.model), choice
+
+    async def _choose_and_ask(
+        self, automatic: AutomaticChoice, request: Open, ask: Callable[[Open], Awaitable[Answer]]
+    ) -> Answer:
+        self._refuse_new()
+        choice = await automatic.choose(request, await self.models(), self._waiting())
+
+        async def of_model(model: str) -> Answer:
+            return await ask(msgspec.structs.replace(request, model=model))
+
+        return await automatic.answer(request, choice, of_model)
+
+    def _loaded(self) -> Sequence[str]:
+        try:
+            return self.engine.loaded()
+        except Exception:  # an engine is a plugin and may raise anything; a slot has to become free all the same
+            logger.exception("the engine %s cannot tell what is loaded", self.engine.name)
+            return ()
+
+    def _waiting(self) -> Counter[str]:
+        return Counter(answer.model for answer in self._answers)
 
     async def count(self, request: ChatRequest) -> int:
         """The number of tokens that `chat` would prefill. Raises what it would refuse before it waits for a slot."""
         self._refuse_new()
-        self._refuse_what_cannot_run(request)
-        if self._checks_format_of(request):
+        request, _ = await self.settle(request)
+        refuse_what_cannot_run(self.engine, request)
+        if checks_format(self.engine, request):
             request = first_attempt(request)
         with self._defects_named(request.id):
             return await self.engine.count(request)
 
     async def complete(self, request: CompletionRequest) -> Answer:
         """As `chat`, for a raw prompt."""
-        self._need("completion", "prompt", "raw completions")
+        if self._automatic is not None and request.model == AUTO_MODEL:
+            return await self._choose_and_ask(self._automatic, request, functools.partial(self._complete, chosen=True))
+        return await self._complete(request)
+
+    async def _complete(self, request: CompletionRequest, *, chosen: bool = False) -> Answer:
+        need(self.engine, "completion", "prompt", "raw completions")
         if request.logprobs is not None:
-            self._need("logprobs", "logprobs", "probabilities of tokens")
+            need(self.engine, "logprobs", "logprobs", "probabilities of tokens")
         request = _kept_as_allowed(request)
-        return await self._admit(request, functools.partial(self.engine.complete, request))
+        return await self._admit(request, functools.partial(self.engine.complete, request), chosen=chosen)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """The embeddings, once a slot was free for them, with as many dimensions as asked for."""
-        self._need("embeddings", "input", "embeddings")
+        need(self.engine, "embeddings", "input", "embeddings")
         request = _kept_as_allowed(request)
         found: list[Embeddings] = []
 
@@ -223,7 +282,7 @@ class InferenceService:
 
     async def readiness(self) -> Readiness:
         health = await self.engine.health()
-        reason = self._blocked
+        reason = self._preload.blocked
         try:
             models = [card.id for card in await self.models()]
         except ExoError as error:
@@ -269,6 +328,7 @@ class InferenceService:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._hurried.wait(), self.notice)
         self.ending.set()
+        self._preload.give_up()
         self._scheduler.close()
         if not self._hurried.is_set():
             self._all_ended.clear()
@@ -285,30 +345,8 @@ class InferenceService:
 
     async def close(self) -> None:
         """Free the engine; nothing can be asked afterwards."""
-        if self._preload is not None:
-            self._preload.cancel()
-            await asyncio.gather(self._preload, return_exceptions=True)
+        await self._preload.close()
         await self.engine.close()
-
-    async def _load_default(self) -> None:
-        """Load the default model; after a failure try again, for the file may be replaced meanwhile.
-
-        Once any model has answered, the node is of use, and the default one is left to the requests that need it:
-        trying on would unload the other.
-        """
-        while not self.ending.is_set() and not self._has_served:
-            try:
-                await self._load_first_good()
-            except ExoError as error:
-                self._block(error.message)
-                await asyncio.sleep(_PRELOAD_RETRY)
-            except Exception as error:  # as above
-                logger.exception("the engine %s failed unexpectedly while loading", self.engine.name)
-                self._block(f"the engine {self.engine.name} failed unexpectedly: {error!r}")
-                await asyncio.sleep(_PRELOAD_RETRY)
-            else:
-                self._blocked = ""
-                return
 
     async def _load_first_good(self) -> None:
         """Load the default model. If none was asked for, one that cannot be loaded gives way to the next."""
@@ -325,13 +363,6 @@ class InferenceService:
                 self._default_model = card.id
                 return
 
-    def _block(self, reason: str) -> None:
-        if self._has_served:
-            return
-        if self._blocked != reason:
-            logger.error("the default model cannot be served: %s", reason)
-        self._blocked = reason
-
     async def _admit(
         self,
         request: Request,
@@ -339,26 +370,29 @@ class InferenceService:
         *,
         conversation: str = "",
         meanwhile: Callable[[], Awaitable[None]] | None = None,
+        chosen: bool = False,
     ) -> Answer:
-        """The answer that `work` makes, once it has a slot and its run has begun."""
+        """The answer that `work` makes, once it has a slot and its run has begun. `chosen`: its model was open."""
         self._refuse_new()
         caller = current_caller()
         self._accounts.open(caller, mean_run=self._scheduler.mean_run)
         deltas = self._run(
-            request.id,
+            request,
             work,
             functools.partial(
                 self._scheduler.acquire,
                 priority=request.priority,
                 conversation=conversation,
                 key=caller.name,
+                model=request.model,
                 meanwhile=meanwhile,
             ),
+            chosen=chosen,
         )
-        answer = Answer(deltas, on_end=functools.partial(self._on_end, request, caller))
+        answer = Answer(deltas, model=request.model, on_end=functools.partial(self._on_end, request, caller))
         self._answers.add(answer)
         await answer.begin(timeout=self._deadline_of(request))
-        self._has_served, self._blocked = True, ""
+        self._preload.served()
         return answer
 
     def _refuse_new(self) -> None:
@@ -374,12 +408,19 @@ class InferenceService:
         return self._request_timeout if own is None else own
 
     async def _run(
-        self, request_id: str, work: Callable[[], AsyncGenerator[Delta, None]], acquire: Callable[[], Awaitable[Lease]]
+        self,
+        request: Request,
+        work: Callable[[], AsyncGenerator[Delta, None]],
+        acquire: Callable[[], Awaitable[Lease]],
+        *,
+        chosen: bool,
     ) -> AsyncGenerator[Delta, None]:
         lease = await acquire()
         try:
-            with self._defects_named(request_id):
+            with self._defects_named(request.id):
                 self.metrics.queue_wait.observe(lease.waited)
+                if chosen and self._automatic is not None:
+                    self._automatic.on_start(request.model)
                 finished = False  # the contract: exactly one delta with a finish reason, and nothing after it
                 async with contextlib.aclosing(work()) as deltas:
                     async for delta in deltas:
@@ -410,36 +451,13 @@ class InferenceService:
             logger.exception("the engine %s failed unexpectedly in request %s", self.engine.name, request_id)
             raise RunFailed(f"The engine {self.engine.name} failed unexpectedly: {error!r}.") from error
 
-    def _refuse_what_cannot_run(self, request: ChatRequest) -> None:
-        """A plugin need not know of fields that its capabilities leave out."""
-        if not request.messages:
-            raise InvalidRequest("messages must hold at least one message.", param="messages")
-        if request.template is not None:
-            self._need("template", "template", "templates other than the model's own")
-        if request.think:
-            self._need("reasoning", "think", "models that think")
-        if request.think_budget is not None:
-            self._need("think_budget", "thinking_budget_tokens", "bound for reasoning")
-        if request.tools:
-            self._need("tools", "tools", "calls of functions")
-        if request.logprobs is not None:
-            self._need("logprobs", "logprobs", "probabilities of tokens")
-        if request.format is not None and request.format.schema is not None:
-            refuse_large(request.format.schema, param="format")
-
-    def _checks_format_of(self, request: ChatRequest) -> bool:
-        """No engine constrains an answer that may also be a call."""
-        return request.format is not None and (bool(request.tools) or "json_schema" not in self.engine.capabilities)
-
-    def _need(self, capability: Capability, param: str, what: str) -> None:
-        if capability not in self.engine.capabilities:
-            raise UnsupportedParameter(f"The engine {self.engine.name} has no {what}.", param=param)
-
     def _on_end(self, request: Request, caller: Caller, answer: Answer) -> None:
         model = request.model
         self._answers.discard(answer)
         if not self._answers:
             self._all_ended.set()
+        if self._automatic is not None:
+            self._automatic.on_end(answer)
         is_known = bool(answer.usage.prompt_tokens) or answer.first_token is None
         self._accounts.close(
             caller,
@@ -470,24 +488,6 @@ def _kept_as_allowed(request: Kept) -> Kept:
     if request.keep_alive is None or current_caller().admin:
         return request
     return msgspec.structs.replace(request, keep_alive=None)
-
-
-def shortened(found: Embeddings, dimensions: int | None) -> Embeddings:
-    """The vectors cut to so many numbers, and then scaled to length 1. Raises InvalidRequest if they have fewer."""
-    if dimensions is None or not found.vectors:
-        return found
-    shortest = min(map(len, found.vectors))
-    if dimensions > shortest:
-        raise InvalidRequest(
-            f"dimensions is {dimensions}, but the vectors of this model have {shortest} numbers.", param="dimensions"
-        )
-    vectors = (vector if len(vector) == dimensions else _unit(vector[:dimensions]) for vector in found.vectors)
-    return Embeddings(vectors=tuple(vectors), usage=found.usage)
-
-
-def _unit(vector: tuple[float, ...]) -> tuple[float, ...]:
-    length = math.hypot(*vector)
-    return tuple(number / length for number in vector) if length else vector
 
 
 def _refuse_unfinished(engine: str, *, finished: bool) -> None:

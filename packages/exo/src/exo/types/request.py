@@ -8,6 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model is to reason, in the words of OpenAI's and Anthropic's clients."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,11 +59,15 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """When an answer ends. `max_tokens` counts answer tokens; `deadline` is seconds from arrival, queue included."""
+    """When an answer ends. `max_tokens` counts answer tokens; `deadline` is seconds from arrival, queue included.
+
+    `context` is how many tokens of context the model needs at least, where the node chooses it.
+    """
 
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     deadline: float | None = None
+    context: int | None = None
 
 
 class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,13 +79,14 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation to be continued by one answer.
 
-    `model` is the id of a served model; the node resolves aliases and the default before an engine sees it.
+    `model` is the id of a served model; the node resolves aliases, the default and `auto` before an engine sees it.
     `tools` are the functions that the answer may call, all of one answer at once if `parallel_tool_calls`. `think`
-    switches reasoning on or off, None leaves it to the model; after `think_budget` tokens of reasoning the answer has
-    to begin. `logprobs` asks for the probability of each token, and of that many others in its place. `template` is a
-    chat template (Jinja, or Go's language as in Ollama) in place of the model's own. `keep_alive` is how many seconds
-    the model stays loaded once nobody uses it, infinite for ever; None: as the engine has it. `id` is the request's id
-    across hops. A lower `priority` is served earlier.
+    switches reasoning on or off, None leaves it to the model; `effort` is how much of it a client has asked for, for
+    whoever chooses the model. After `think_budget` tokens of reasoning the answer has to begin. `logprobs` asks for the
+    probability of each token, and of that many others in its place. `template` is a chat template (Jinja, or Go's
+    language as in Ollama) in place of the model's own. `keep_alive` is how many seconds the model stays loaded once
+    nobody uses it, infinite for ever; None: as the engine has it. `id` is the request's id across hops. A lower
+    `priority` is served earlier.
     """
 
     model: str
@@ -91,6 +98,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     think: bool | None = None
     think_budget: int | None = None
+    effort: Effort | None = None
     template: str | None = None
     format: AnswerFormat | None = None
     logprobs: int | None = None

@@ -56,6 +56,7 @@ def chat_request(wire: Wire, *, model: str, request_id: str, capabilities: Colle
         parallel_tool_calls=not getattr(wire.tool_choice, "disable_parallel_tool_use", False),
         think=_think(wire),
         think_budget=_budget(wire, capabilities),
+        effort=wire.output_config.effort if wire.output_config else None,
         format=_format(wire),
     )
 

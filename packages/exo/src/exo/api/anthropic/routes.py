@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
+from exo.api.answering import answer_request, log_prompt, streamed, whole
 from exo.api.anthropic.answer import EventWriter, MessageCollector, Thinking
 from exo.api.anthropic.models import AnthropicModels
 from exo.api.anthropic.request import chat_request, hides_thinking, omits_thinking
@@ -18,8 +17,9 @@ from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import cancelled_when_gone, exchange_of, read_body, send_json
 from exo.api.settings import HttpSettings
-from exo.inference import Answer, InferenceService
+from exo.inference import InferenceService
 from exo.types import ChatRequest
+from exo.types.card import AUTO_MODEL
 
 REQUEST_ID_HEADER = b"request-id"
 """Where Anthropic's clients look for what others find in x-request-id."""
@@ -46,14 +46,13 @@ class Anthropic:
         wire, request = await self._read(scope, receive, MessagesRequest)
         log_prompt(request, self._settings)
         thinking: Thinking = "omitted" if omits_thinking(wire) else "hidden" if hides_thinking(wire) else "shown"
-        deliver: Callable[[Answer], Awaitable[list[Message]]]
         if wire.stream:
-            events = EventWriter(request.model, request_id=exchange.id, thinking=thinking)
-            deliver = functools.partial(send_stream, send, writer=events, exchange=exchange)
+            events = functools.partial(EventWriter, request_id=exchange.id, thinking=thinking)
+            deliver = streamed(send, exchange, lambda answer: events(answer.model))
         else:
+            message = functools.partial(MessageCollector, request_id=exchange.id, thinking=thinking)
             heartbeat = self._settings.heartbeat
-            whole = MessageCollector(request.model, request_id=exchange.id, thinking=thinking)
-            deliver = functools.partial(send_whole, send, writer=whole, exchange=exchange, heartbeat=heartbeat)
+            deliver = whole(send, exchange, lambda answer: message(answer.model), heartbeat=heartbeat)
         ask = functools.partial(self._service.chat, request)
         await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
@@ -67,7 +66,7 @@ class Anthropic:
         exchange = exchange_of(scope)
         exchange.extra_headers.append((REQUEST_ID_HEADER, exchange.id.encode()))
         wire = decode(await read_body(scope, receive, self._settings), kind)
-        card = await self._service.resolve(wire.model)
-        exchange.model = card.id
+        model = await self._service.target(wire.model)
+        exchange.model = "" if model == AUTO_MODEL else model
         capabilities = self._service.engine.capabilities
-        return wire, chat_request(wire, model=card.id, request_id=exchange.id, capabilities=capabilities)
+        return wire, chat_request(wire, model=model, request_id=exchange.id, capabilities=capabilities)

@@ -64,7 +64,8 @@ def sampling_of(options: Options) -> Sampling:
 def limits_of(options: Options) -> Limits:
     """When the answer ends. Like Ollama, a num_predict of 0 or less sets no cap."""
     capped = options.num_predict is not None and options.num_predict > 0
-    return Limits(max_tokens=options.num_predict if capped else None, stop=stops_of(options))
+    most = options.num_predict if capped else None
+    return Limits(max_tokens=most, stop=stops_of(options), context=options.num_ctx)
 
 
 def stops_of(options: Options) -> tuple[str, ...]:

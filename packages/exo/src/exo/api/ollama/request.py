@@ -170,6 +170,7 @@ def _chat(
         limits=limits_of(options),
         tools=tools,
         think=None if wire.think is None else bool(wire.think),
+        effort=wire.think if isinstance(wire.think, str) else None,
         template=template,
         format=format_of(wire.format),
         logprobs=_logprobs(wire),

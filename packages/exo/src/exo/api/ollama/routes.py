@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import msgspec
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from exo import __version__
-from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
+from exo.api.answering import answer_request, log_prompt, streamed, whole
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
-from exo.api.exchange import Exchange, cancelled_when_gone, exchange_of, read_body, send_json
+from exo.api.exchange import cancelled_when_gone, exchange_of, read_body, send_json
 from exo.api.ollama.answer import LineCollector, LineWriter, MakeLine, chat_line, generate_line, without_run
 from exo.api.ollama.clock import nanoseconds
 from exo.api.ollama.library import OllamaLibrary
@@ -25,6 +25,7 @@ from exo.api.ollama.names import needed
 from exo.api.ollama.options import refuse_longer_context
 from exo.api.ollama.request import chat_request, embedding_request, generate_request
 from exo.api.ollama.schema import (
+    AnswerLine,
     OllamaChatRequest,
     OllamaEmbedAnswer,
     OllamaEmbeddingsAnswer,
@@ -32,6 +33,7 @@ from exo.api.ollama.schema import (
     OllamaEmbedRequest,
     OllamaGenerateRequest,
     OllamaShowRequest,
+    OllamaToolCallOut,
     Options,
     ProcessList,
     TagList,
@@ -40,8 +42,11 @@ from exo.api.ollama.schema import (
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
 from exo.types import ChatRequest, CompletionRequest, Embeddings, ModelCard, UnsupportedParameter, Usage
+from exo.types.card import AUTO_MODEL
 
 T = TypeVar("T")
+MakeNamedLine = Callable[[str, str, str, list[OllamaToolCallOut]], AnswerLine]
+"""As MakeLine, with the name of the model before the rest."""
 logger = logging.getLogger(__name__)
 
 
@@ -67,23 +72,21 @@ class Ollama:
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = await self._inference(scope, receive, OllamaChatRequest)
-        card = await self._model(scope, wire.model, wire.options)
-        request = chat_request(wire, model=card.id, request_id=exchange_of(scope).id)
-        make = functools.partial(chat_line, wire.model)
+        model = await self._model(scope, wire.model, wire.options, open_if=bool(wire.messages))
+        request = chat_request(wire, model=model, request_id=exchange_of(scope).id)
         if wire.messages:
-            await self._answer(wire, request, make, scope=scope, receive=receive, send=send)
+            await self._answer(wire, request, chat_line, scope=scope, receive=receive, send=send)
         else:
-            await self._answer_without_run(request, make, receive, send)
+            await self._answer_without_run(request, functools.partial(chat_line, wire.model), receive, send)
 
     async def generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = await self._inference(scope, receive, OllamaGenerateRequest)
-        card = await self._model(scope, wire.model, wire.options)
-        request = generate_request(wire, model=card.id, request_id=exchange_of(scope).id)
-        make = functools.partial(generate_line, wire.model)
+        model = await self._model(scope, wire.model, wire.options, open_if=bool(wire.prompt))
+        request = generate_request(wire, model=model, request_id=exchange_of(scope).id)
         if wire.prompt:
-            await self._answer(wire, request, make, scope=scope, receive=receive, send=send)
+            await self._answer(wire, request, generate_line, scope=scope, receive=receive, send=send)
         else:
-            await self._answer_without_run(request, make, receive, send)
+            await self._answer_without_run(request, functools.partial(generate_line, wire.model), receive, send)
 
     async def embed(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = await self._inference(scope, receive, OllamaEmbedRequest)
@@ -135,19 +138,24 @@ class Ollama:
             _log_unknown_options(body)
         return wire
 
-    async def _model(self, scope: Scope, name: str, options: Options | None) -> ModelCard:
-        """The model that a request names, if its context is as long as the request wants it."""
-        card = await self._service.resolve(name)
-        exchange_of(scope).model = card.id
+    async def _model(self, scope: Scope, name: str, options: Options | None, *, open_if: bool = False) -> str:
+        """The id of the model that a request names, if its context is as long as the request wants it.
+
+        `auto` where it is to be chosen, which needs a text, so only if `open_if`.
+        """
+        model = await self._service.target(name) if open_if else (await self._service.resolve(name)).id
+        if model == AUTO_MODEL:
+            return model
+        exchange_of(scope).model = model
         if options is not None and options.num_ctx is not None:
-            refuse_longer_context(options, await self._service.engine.describe(card.id))
-        return card
+            refuse_longer_context(options, await self._service.engine.describe(model))
+        return model
 
     async def _answer(
         self,
         wire: OllamaChatRequest | OllamaGenerateRequest,
         request: ChatRequest | CompletionRequest,
-        make: MakeLine,
+        make: MakeNamedLine,
         *,
         scope: Scope,
         receive: Receive,
@@ -161,18 +169,19 @@ class Ollama:
         else:
             ask = functools.partial(self._service.complete, request)
         thinking = wire.think is not False
-        deliver = self._delivery(send, make, exchange, thinking=thinking, stream=wire.stream is not False)
-        await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
-    def _delivery(
-        self, send: Send, make: MakeLine, exchange: Exchange, *, thinking: bool, stream: bool
-    ) -> Callable[[Answer], Awaitable[list[Message]]]:
-        if stream:
-            writer = LineWriter(make, started=exchange.started, thinking=thinking)
-            return functools.partial(send_stream, send, writer=writer, exchange=exchange)
-        collector = LineCollector(make, started=exchange.started, thinking=thinking)
-        heartbeat = self._settings.heartbeat
-        return functools.partial(send_whole, send, writer=collector, exchange=exchange, heartbeat=heartbeat)
+        def line_of(answer: Answer) -> MakeLine:
+            """The name comes back as it was sent, unless it left the model open."""
+            return functools.partial(make, wire.model if answer.choice is None else answer.model)
+
+        if wire.stream is not False:
+            lines = functools.partial(LineWriter, started=exchange.started, thinking=thinking)
+            deliver = streamed(send, exchange, lambda answer: lines(line_of(answer)))
+        else:
+            line = functools.partial(LineCollector, started=exchange.started, thinking=thinking)
+            heartbeat = self._settings.heartbeat
+            deliver = whole(send, exchange, lambda answer: line(line_of(answer)), heartbeat=heartbeat)
+        await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
     async def _answer_without_run(
         self, request: ChatRequest | CompletionRequest, make: MakeLine, receive: Receive, send: Send
@@ -189,12 +198,12 @@ class Ollama:
     async def _embeddings(
         self, wire: OllamaEmbedRequest | OllamaEmbeddingsRequest, scope: Scope, receive: Receive
     ) -> Embeddings:
-        card = await self._model(scope, wire.model, wire.options)
+        model = await self._model(scope, wire.model, wire.options)
         exchange = exchange_of(scope)
-        request = embedding_request(wire, model=card.id, request_id=exchange.id)
+        request = embedding_request(wire, model=model, request_id=exchange.id)
         async with cancelled_when_gone(receive):
             if not request.inputs:
-                await self._service.load(card.id, request.keep_alive)
+                await self._service.load(model, request.keep_alive)
                 return Embeddings(vectors=(), usage=Usage())
             found = await self._service.embed(request)
         exchange.usage = found.usage

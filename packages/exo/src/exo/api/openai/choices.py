@@ -61,6 +61,7 @@ class Choices:
         """An answer whose deltas are each a ChoiceDelta, but for the last one: it has the usage of all choices."""
         joined = Answer(self._joined(), on_end=lambda _: None)
         await joined.begin()
+        joined.model = next(iter(self._answers.values())).model
         return joined
 
     async def _joined(self) -> AsyncGenerator[Delta, None]:

@@ -39,6 +39,7 @@ def chat_request(wire: ChatCompletionRequest, *, model: str, request_id: str) ->
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         think=think,
         think_budget=None if think is False or budget == -1 else budget,
+        effort=wire.reasoning_effort,
         format=format_of(wire),
         logprobs=_logprobs(wire),
     )

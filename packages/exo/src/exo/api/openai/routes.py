@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from exo.api.answering import (
+    Deliver,
     StreamWriter,
     WholeWriter,
     answer_request,
     log_prompt,
+    note_choice,
     send_late,
-    send_stream,
-    send_whole,
+    streamed,
+    whole,
 )
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
@@ -33,9 +36,10 @@ from exo.api.openai.shared import asks_for_usage, named_as_sent, repeated
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
 from exo.types import ChatRequest, CompletionRequest, EmbeddingRequest, NotFound
+from exo.types.card import AUTO_MODEL
 
 T = TypeVar("T", ChatCompletionRequest, CompletionRequestIn, EmbeddingRequestIn)
-Deliver = Callable[[Answer], Awaitable[list[Message]]]
+Open = TypeVar("Open", ChatRequest, CompletionRequest)
 
 
 class OpenAI:
@@ -73,28 +77,33 @@ class OpenAI:
         request = chat_request(wire, model=model, request_id=exchange_of(scope).id)
         log_prompt(request, self._settings)
         count = wire.n or 1
+        if count > 1:
+            request = await self._settled(scope, request)
         ask = functools.partial(self._chat, names=names_of(wire))
         asks = [functools.partial(ask, choice) for choice in repeated(request, count)]
         if wire.stream:
-            writer = chunk_writer(model, count=count, include_usage=asks_for_usage(wire))
-            deliver = self._streamed(scope, send, writer)
+            usage = asks_for_usage(wire)
+            deliver = self._streamed(scope, send, functools.partial(chunk_writer, count=count, include_usage=usage))
         else:
-            deliver = self._whole(scope, send, collector(model, count=count))
+            deliver = self._whole(scope, send, functools.partial(collector, count=count))
         await answer_request(scope, receive, send, ask=joined(asks, for_each_prompt=count), deliver=deliver)
 
     async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire, model = await self._read(scope, receive, CompletionRequestIn)
         requests = completion_requests(wire, model=model, request_id=exchange_of(scope).id)
         count = wire.n or 1
+        if len(requests) > 1:
+            model = (await self._settled(scope, requests[0])).model
+            requests = [msgspec.structs.replace(request, model=model) for request in requests]
         for request in requests[::count]:
             log_prompt(request, self._settings)
         echoes = [request.prompt if wire.echo else "" for request in requests]
         asks = [functools.partial(self._complete, request) for request in requests]
         if wire.stream:
-            writer = text_writer(model, echoes, include_usage=asks_for_usage(wire))
-            deliver = self._streamed(scope, send, writer)
+            usage = asks_for_usage(wire)
+            deliver = self._streamed(scope, send, lambda answering: text_writer(answering, echoes, include_usage=usage))
         else:
-            deliver = self._whole(scope, send, text_collector(model, echoes))
+            deliver = self._whole(scope, send, lambda answering: text_collector(answering, echoes))
         await answer_request(scope, receive, send, ask=joined(asks, for_each_prompt=count), deliver=deliver)
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,20 +117,30 @@ class OpenAI:
             await send(message)
 
     async def _read(self, scope: Scope, receive: Receive, kind: type[T]) -> tuple[T, str]:
-        """The request, and the id of its model."""
+        """The request, and the id of its model, or `auto` where that is to be chosen."""
         exchange = exchange_of(scope)
         exchange.inference = True
         wire = decode(await read_body(scope, receive, self._settings), kind)
-        card = await self._service.resolve(wire.model)
-        exchange.model = card.id
-        return wire, card.id
+        if isinstance(wire, EmbeddingRequestIn):
+            exchange.model = (await self._service.resolve(wire.model)).id
+            return wire, exchange.model
+        model = await self._service.target(wire.model)
+        exchange.model = "" if model == AUTO_MODEL else model
+        return wire, model
 
-    def _streamed(self, scope: Scope, send: Send, writer: StreamWriter) -> Deliver:
-        return functools.partial(send_stream, send, writer=writer, exchange=exchange_of(scope))
+    async def _settled(self, scope: Scope, request: Open) -> Open:
+        """Several answers to one request come from one model."""
+        request, choice = await self._service.settle(request)
+        if choice is not None:
+            note_choice(exchange_of(scope), choice)
+        return request
 
-    def _whole(self, scope: Scope, send: Send, writer: WholeWriter) -> Deliver:
+    def _streamed(self, scope: Scope, send: Send, make: Callable[[str], StreamWriter]) -> Deliver:
+        return streamed(send, exchange_of(scope), lambda answer: make(answer.model))
+
+    def _whole(self, scope: Scope, send: Send, make: Callable[[str], WholeWriter]) -> Deliver:
         heartbeat = self._settings.heartbeat
-        return functools.partial(send_whole, send, writer=writer, exchange=exchange_of(scope), heartbeat=heartbeat)
+        return whole(send, exchange_of(scope), lambda answer: make(answer.model), heartbeat=heartbeat)
 
     async def _chat(self, request: ChatRequest, names: dict[str, str]) -> Answer:
         with named_as_sent(names):

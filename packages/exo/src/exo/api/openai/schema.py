@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from exo.types import Effort
+
 MAX_TOKENS = 2**31 - 1
 MAX_N = 16
 MAX_INPUTS = 2048
@@ -157,7 +159,7 @@ class ChatCompletionRequest(RunFields, kw_only=True):
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: Effort | None = None
     thinking_budget_tokens: Annotated[int, Meta(ge=-1, le=MAX_TOKENS)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     functions: Any = None

@@ -64,6 +64,7 @@ def chat_request(
         tool_choice=choice,
         parallel_tool_calls=wire.parallel_tool_calls is not False,
         think=_think(wire.reasoning),
+        effort=wire.reasoning.effort if wire.reasoning else None,
         format=_format(wire.text),
         logprobs=_logprobs(wire),
     )

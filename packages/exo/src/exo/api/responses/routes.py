@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.routing import Route
-from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
-from exo.api.answering import answer_request, log_prompt, send_stream, send_whole
+from exo.api.answering import answer_request, log_prompt, streamed, whole
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import JSON_TYPE, Exchange, exchange_of, read_body, send_bytes, send_json
@@ -32,6 +31,7 @@ from exo.api.responses.store import ResponseStore, StoredResponse, Turn
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
 from exo.types import ChatRequest, InvalidRequest, Message, NotFound, PreviousResponseNotFound, UnsupportedParameter
+from exo.types.card import AUTO_MODEL
 
 STORED_HEADER = b"x-exo-response-id"
 """The id of a response that is going to be stored: a proxy sends what goes on from it to the same node."""
@@ -56,24 +56,22 @@ class Responses:
         exchange = exchange_of(scope)
         exchange.inference = True
         wire = decode(await read_body(scope, receive, self._settings), ResponsesRequest)
-        card = await self._service.resolve(wire.model)
-        exchange.model = card.id
+        model = await self._service.target(wire.model)
+        exchange.model = "" if model == AUTO_MODEL else model
         items = input_items(wire)
         messages = messages_of(items)
         earlier = self._earlier(wire, exchange.key)
         conversation = [*(earlier.conversation() if earlier else ()), *messages]
-        request = chat_request(wire, conversation, model=card.id, request_id=exchange.id)
+        request = chat_request(wire, conversation, model=model, request_id=exchange.id)
         log_prompt(request, self._settings)
-        response = response_of(wire, model=card.id)
+        response = response_of(wire, model=model)
         keep = self._keep(exchange.key, response, items, messages, earlier)
-        deliver: Callable[[Answer], Awaitable[list[AsgiMessage]]]
         if wire.stream:
-            deliver = functools.partial(
-                send_stream, send, writer=ResponseEventWriter(response, keep), exchange=exchange
-            )
+            deliver = streamed(send, exchange, lambda answer: ResponseEventWriter(_by(answer, response), keep))
         else:
-            heartbeat, collector = self._settings.heartbeat, ResponseCollector(response, keep)
-            deliver = functools.partial(send_whole, send, writer=collector, exchange=exchange, heartbeat=heartbeat)
+            heartbeat = self._settings.heartbeat
+            gather = functools.partial(ResponseCollector, keep=keep)
+            deliver = whole(send, exchange, lambda answer: gather(_by(answer, response)), heartbeat=heartbeat)
         ask = functools.partial(self._ask, request, exchange, response.id if keep else None)
         await answer_request(scope, receive, send, ask=ask, deliver=deliver)
 
@@ -155,6 +153,11 @@ def page_of(items: Sequence[ListedItem], query: ItemsQuery) -> ResponseItems:
         last_id=page[-1].id if page else None,
         has_more=len(page) < len(ordered),
     )
+
+
+def _by(answer: Answer, response: ResponseObject) -> ResponseObject:
+    """The response with the model that answers, where that was left open."""
+    return msgspec.structs.replace(response, model=answer.model)
 
 
 def _query(scope: Scope) -> dict[str, str]:

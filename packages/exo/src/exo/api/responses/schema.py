@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from exo.api.openai.answer_schema import LogprobOut
+from exo.types import Effort
 
 MAX_TOKENS = 2**31 - 1
 Metadata = Annotated[
@@ -29,7 +30,6 @@ Include = Literal[
     "code_interpreter_call.outputs",
 ]
 """What may be told besides. All but the first are about what no answer here has; reasoning is never encrypted."""
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Status = Literal["in_progress", "completed", "incomplete"]
 
 

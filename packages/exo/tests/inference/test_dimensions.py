@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from exo.inference.service import shortened
+from exo.inference.dimensions import shortened
 from exo.types import Embeddings, InvalidRequest, Usage
 
 FOUND = Embeddings(vectors=((3.0, 4.0, 12.0), (0.0, 0.0, 1.0)), usage=Usage(prompt_tokens=5))
