@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from scripted_server import until
 from two_models import HARD, ByText, TwoModels, automatic_service
@@ -148,6 +149,16 @@ async def test_the_first_failure_is_told_where_all_fail(service: InferenceServic
     engine.broken, engine.resident_now = {"thinker", "quick"}, ""
     with pytest.raises(ModelLoadError, match="thinker is broken"):
         await service.chat(chat(HARD))
+
+
+async def test_a_model_that_cannot_think_answers_whoever_wants_thinking(
+    service: InferenceService, engine: TwoModels
+) -> None:
+    """The wish has been heard by the choice; refusing the answer would help nobody."""
+    await read(await service.chat(msgspec.structs.replace(chat("hi"), think=True)))
+    assert (engine.requests[-1].model, engine.requests[-1].think) == ("quick", None)
+    await read(await service.chat(msgspec.structs.replace(chat(HARD), think=True)))
+    assert (engine.requests[-1].model, engine.requests[-1].think) == ("thinker", True)
 
 
 async def test_several_answers_to_one_request_have_one_model(service: InferenceService) -> None:

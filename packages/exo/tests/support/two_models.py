@@ -19,10 +19,14 @@ from exo.types import (
     ModelCard,
     ModelLoadError,
     ModelRole,
+    ThinkingMarkers,
     Usage,
 )
 
-QUICK, THINKER = ModelCard(id="quick", context_length=2048), ModelCard(id="thinker", role="reasoning")
+QUICK, THINKER = (
+    ModelCard(id="quick", context_length=2048),
+    ModelCard(id="thinker", role="reasoning", thinking=ThinkingMarkers()),
+)
 HARD = "prove it"
 """What makes a text one for the reasoning model."""
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -28,7 +29,8 @@ FALLBACK = "fallback"
 
 logger = logging.getLogger(__name__)
 Request = ChatRequest | CompletionRequest
-Ask = Callable[[str], Awaitable[Answer]]
+Open = TypeVar("Open", ChatRequest, CompletionRequest)
+"""A request that leaves its model open."""
 
 
 def is_automatic(name: str | None) -> bool:
@@ -80,6 +82,7 @@ class AutomaticChoice:
         self._load_seconds: dict[str, float] = {}
         self._tokens_per_s: dict[str, float] = {}
         self._failed: dict[str, float] = {}
+        self._thinking: set[str] = set()
 
     async def choose(self, request: Request, cards: Sequence[ModelCard], waiting: Counter[str]) -> ModelChoice:
         """The model for a request. `cards` are those that can be served, the default first; `waiting` as in Situation.
@@ -97,15 +100,25 @@ class AutomaticChoice:
         )
         return self._without_failed(self._chooser.choose(request, situation))
 
-    async def answer(self, request: Request, choice: ModelChoice, ask: Ask) -> Answer:
-        """The answer of the chosen model; if that one cannot be loaded, of the next.
+    def fitted(self, request: Open, model: str) -> Open:
+        """The request for the model that was chosen.
+
+        Whoever wants a model to think has been heard by now: one that cannot think answers all the same.
+        """
+        request = msgspec.structs.replace(request, model=model)
+        if _wants_thinking(request) and model not in self._thinking:
+            return msgspec.structs.replace(request, think=None)
+        return request
+
+    async def answer(self, request: Open, choice: ModelChoice, ask: Callable[[Open], Awaitable[Answer]]) -> Answer:
+        """What `ask` makes of the request for the chosen model; if that one cannot be loaded, for the next.
 
         Raises what the first of them raised if none can be loaded.
         """
         failure: ModelLoadError | None = None
         for model in (choice.model, *choice.others):
             try:
-                answer = await ask(model)
+                answer = await ask(self.fitted(request, model))
             except ModelLoadError as error:
                 logger.warning("%s was chosen for request %s, but: %s", model, request.id, error.message)
                 self._failed[model] = time.monotonic()
@@ -134,7 +147,9 @@ class AutomaticChoice:
     async def _candidates(self, request: Request, cards: Sequence[ModelCard]) -> tuple[Candidate, ...]:
         loaded: Collection[str] = self._engine.loaded()
         wanted = request.limits.context or 0
-        contexts = {card.id: (await self._engine.describe(card.id)).context_length for card in cards}
+        described = {card.id: await self._engine.describe(card.id) for card in cards}
+        contexts = {model: found.context_length for model, found in described.items()}
+        self._thinking = {model for model, found in described.items() if "thinking" in found.capabilities}
         fitting = [card for card in cards if not 0 < contexts[card.id] < wanted]
         if not fitting:
             raise UnsupportedParameter(
@@ -171,6 +186,10 @@ class AutomaticChoice:
         if order[0] == choice.model:
             return choice
         return msgspec.structs.replace(_fallen_back(choice, order[0]), others=tuple(order[1:]))
+
+
+def _wants_thinking(request: Request) -> bool:
+    return isinstance(request, ChatRequest) and bool(request.think)
 
 
 def _key(request: ChatRequest) -> str:

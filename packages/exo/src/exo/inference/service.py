@@ -205,18 +205,14 @@ class InferenceService:
             return request, None
         choice = await self._automatic.choose(request, await self.models(), self._waiting())
         self._automatic.on_start(choice.model)
-        return msgspec.structs.replace(request, model=choice.model), choice
+        return self._automatic.fitted(request, choice.model), choice
 
     async def _choose_and_ask(
         self, automatic: AutomaticChoice, request: Open, ask: Callable[[Open], Awaitable[Answer]]
     ) -> Answer:
         self._refuse_new()
         choice = await automatic.choose(request, await self.models(), self._waiting())
-
-        async def of_model(model: str) -> Answer:
-            return await ask(msgspec.structs.replace(request, model=model))
-
-        return await automatic.answer(request, choice, of_model)
+        return await automatic.answer(request, choice, ask)
 
     def _loaded(self) -> Sequence[str]:
         try:
