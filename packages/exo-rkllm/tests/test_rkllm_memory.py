@@ -16,11 +16,15 @@ from exo_rkllm.memory import (
     choose_evictions,
     geometry_of,
     needed,
+    planned,
+    read_architecture,
     read_geometry,
     refusal,
 )
-from exo_rkllm.models import NPU_CARDS
+from exo_rkllm.models import NPU_CARDS, NpuCard
+from rkllm_facts.architecture import known_architecture, known_model
 from rkllm_facts.benchmark import find
+from rkllm_facts.planner import plan
 
 QWEN = KvGeometry(layers=28, kv_heads=2, head_dim=128)
 QWEN_CONFIG = {"num_hidden_layers": 28, "num_key_value_heads": 2, "num_attention_heads": 12, "hidden_size": 1536}
@@ -32,6 +36,25 @@ def test_the_parts_of_the_need() -> None:
     need = needed(1000 * MIB, QWEN, 4096)
     assert (need.weights, need.kv, need.margin) == (1000 * MIB, 112 * MIB, 178 * MIB)
     assert need.total == 1290 * MIB
+
+
+def test_a_known_model_needs_what_is_planned() -> None:
+    model = known_architecture("Qwen2.5-7B")
+    expected = plan(model, platform="rk3588", dtype="w8a8", context=2048)
+    need = planned(round(expected.file_mb * MIB), model, 2048)
+    assert need is not None
+    assert need.total == pytest.approx((expected.memory_mb * 1.025 + 30) * MIB, rel=1e-6)
+    assert need.weights == pytest.approx(model.weight_values, rel=1e-6)
+    assert need.kv == NPU_CARDS["qwen2.5-7b-rkllm"].kv.bytes_per_position * 2048
+
+
+def test_a_file_of_another_model_is_not_planned() -> None:
+    assert planned(1000 * MIB, known_architecture("Qwen2.5-7B"), 2048) is None
+
+
+@pytest.mark.parametrize("card", NPU_CARDS.values(), ids=NPU_CARDS)
+def test_the_cards_say_what_the_known_architectures_say(card: NpuCard) -> None:
+    assert known_architecture(card.tokenizer).kv_values * 2 == card.kv.bytes_per_position
 
 
 def test_an_unknown_geometry_counts_nothing() -> None:
@@ -148,7 +171,17 @@ def test_the_geometry_is_read_from_the_folder(tmp_path: Path) -> None:
     assert read_geometry(tmp_path) == QWEN
 
 
+def test_the_architecture_is_read_from_the_folder(tmp_path: Path) -> None:
+    assert read_architecture(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_CONFIG))  # of too little for it
+    assert read_architecture(tmp_path) is None
+    known = known_model("Qwen2.5-1.5B")
+    (tmp_path / "config.json").write_text(json.dumps(dict(known.config)))
+    assert read_architecture(tmp_path) == known.architecture
+
+
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"num_hidden_layers": 1e999}'])
 def test_a_configuration_that_is_none_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     assert read_geometry(tmp_path) is None
+    assert read_architecture(tmp_path) is None

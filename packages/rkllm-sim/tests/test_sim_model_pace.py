@@ -43,8 +43,35 @@ def test_the_pace_that_servers_are_compared_with() -> None:
     assert (figures.prefill_ms, figures.decode_ms) == (2.95, 60)
 
 
+def test_a_model_that_was_not_measured_is_planned() -> None:
+    figures = pace("RK3588:Qwen2.5-7B")
+    assert figures.source == "rk3588:qwen2.5-7b:w8a8:planned"
+    assert figures.decode_ms == pytest.approx(1000 / 4.18, rel=0.05)  # as MiniCPM-V 2.6, which has this text model
+    assert 8 < figures.prefill_ms < 12
+    assert figures.model_options()["memory_mb"] == pytest.approx(6950, rel=0.02)
+    assert pace(figures.source) == figures
+    assert pace("rk3576:qwen2.5-3b").dtype == "w4a16"
+    assert pace("rk3576:qwen2.5-3b:w8a8").decode_ms > pace("rk3576:qwen2.5-3b").decode_ms
+
+
+def test_a_measured_model_is_planned_on_request_only() -> None:
+    planned, measured = pace("rk3588:qwen3-0.6b:w8a8:planned"), pace("rk3588:qwen3-0.6b")
+    assert (planned.source, measured.source) == ("rk3588:qwen3-0.6b:w8a8:planned", "rk3588:qwen3-0.6b:w8a8:1.3.0")
+    assert planned.decode_ms == pytest.approx(measured.decode_ms, rel=0.1)
+
+
 @pytest.mark.parametrize(
-    "text", ["rk3588:qwen3-7b", "rk3588:qwen3-0.6b:w4a16", "rk3588:qwen3-0.6b:w8a8:1.0.0", "rk3588:", "a:b:c:d:e"]
+    "text",
+    [
+        "rk3588:qwen3-7b",
+        "rk3588:qwen2.5-7b:w4a16",
+        "rk3399:qwen2.5-7b",
+        "rk3588:qwen2.5-7b:w8a8:1.3.0",
+        "rk3588:qwen3-0.6b:w4a16",
+        "rk3588:qwen3-0.6b:w8a8:1.0.0",
+        "rk3588:",
+        "a:b:c:d:e",
+    ],
 )
 def test_an_unknown_profile_lists_near_ones(text: str) -> None:
     with pytest.raises(UnknownProfile, match=r"Near ones: rk\d+:.*`rkllm-sim profiles`"):

@@ -8,16 +8,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exo.types import InsufficientMemory
+
+if TYPE_CHECKING:  # the planner is imported with the first model, not when a node starts
+    from rkllm_facts.architecture import Architecture
 
 MIB = 1 << 20
 MARGIN_SHARE = 0.05
 MARGIN_FIXED = 128 * MIB
-"""What a load takes beyond weights and KV cache. The fixed part is for the worker (30 MiB at most), the runtime's own
+"""What an unknown model takes beyond weights and KV cache. The fixed part is for the worker, the runtime's own
 buffers and what else runs on the board meanwhile; the share is for buffers that grow with the model. It errs on the
 safe side: the runtime leaves the embeddings on disk, and the whole file is counted."""
+
+WORKER = 30 * MIB
+"""The most that the worker takes by itself, in addition to what Rockchip's own programs take."""
+PLANNED_SHARE = 0.025
+"""By how much the planner errs for half of the models that it has not seen, see docs/PLANNER.md."""
 
 _FLOAT16 = 2
 _LARGEST = 1 << 20
@@ -64,16 +72,38 @@ def needed(weights_bytes: int, kv: KvGeometry | None, context: int) -> MemoryNee
     )
 
 
+def planned(file_bytes: int, architecture: Architecture, context: int) -> MemoryNeed | None:
+    """As `needed`, by the planner: what `exo plan` says of this model. None if the file cannot be of this model."""
+    from rkllm_facts.planner import memory_of_file  # noqa: PLC0415 - see above
+
+    parts = memory_of_file(architecture, file_bytes / MIB, context=context)
+    if parts is None:
+        return None
+    sizes = {part.name: math.ceil(part.value * MIB) for part in parts}
+    weights, kv = sizes.pop("weights"), sizes.pop("KV cache", 0)
+    doubt = math.ceil(sum(part.value for part in parts) * MIB * PLANNED_SHARE)
+    return MemoryNeed(weights=weights, kv=kv, margin=sum(sizes.values()) + WORKER + doubt)
+
+
 def available(root: Path) -> int | None:
     """Bytes that can be had without swapping, by MemAvailable of `root`/proc/meminfo; None if that is not known.
 
     The NPU has no memory of its own.
     """
+    return _meminfo(root, "MemAvailable")
+
+
+def installed(root: Path) -> int | None:
+    """Bytes of memory that the kernel has to give, by MemTotal; None if that is not known."""
+    return _meminfo(root, "MemTotal")
+
+
+def _meminfo(root: Path, name: str) -> int | None:
     try:
         text = (root / "proc/meminfo").read_text(encoding="ascii", errors="replace")
     except (OSError, ValueError):
         return None
-    found = re.search(r"^MemAvailable:\s+([0-9]{1,15}) kB$", text, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+([0-9]{{1,15}}) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
@@ -111,16 +141,33 @@ def refusal(model: str, need: MemoryNeed, free: int, others: Sequence[Candidate]
     return InsufficientMemory(message, needed=need.total, available=free)
 
 
-def read_geometry(folder: Path) -> KvGeometry | None:
+def read_architecture(folder: Path) -> Architecture | None:
     """From the config.json that Hugging Face models come with; None if the folder has none, or it says too little."""
+    from rkllm_facts.architecture import architecture_of  # noqa: PLC0415 - see above
+    from rkllm_facts.errors import IncompleteConfig  # noqa: PLC0415 - as above
+
+    config = _read_config(folder)
+    try:
+        return None if config is None else architecture_of(config)
+    except IncompleteConfig:
+        return None
+
+
+def read_geometry(folder: Path) -> KvGeometry | None:
+    """As read_architecture, for which a configuration may say too little."""
+    config = _read_config(folder)
+    if config is None:
+        return None
+    text = config.get("text_config")  # of models that see
+    return geometry_of(text if isinstance(text, dict) else config)
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(config, dict):
-        return None
-    text = config.get("text_config")  # of models that see
-    return geometry_of(text if isinstance(text, dict) else config)
+    return config if isinstance(config, dict) else None
 
 
 def geometry_of(config: Mapping[str, Any]) -> KvGeometry | None:

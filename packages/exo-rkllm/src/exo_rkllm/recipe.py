@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +19,9 @@ from exo_rkllm.models import DEFAULT_MAX_NEW_TOKENS, NpuCard, npu_card
 from exo_rkllm.runtime import SamplingOptions
 from exo_rkllm.settings import NpuSettings
 from exo_rkllm.text.texts import ModelTexts
+
+if TYPE_CHECKING:  # the planner is imported with the first model, not when a node starts
+    from rkllm_facts.architecture import Architecture
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +49,24 @@ class Recipe:
         return ModelTexts.load(self.folder, self.card, self.npu, self.modelfile)
 
     def memory_need(self) -> memory.MemoryNeed:
+        """As planned if the model is known, else with a margin on the safe side."""
+        architecture = memory.read_architecture(self.folder) or self._known_architecture()
+        planned = architecture and memory.planned(self.stored.size, architecture, self.limits.context)
+        if planned:
+            return planned
         geometry = memory.read_geometry(self.folder) or (self.npu.kv if self.npu else None)
         return memory.needed(self.stored.size, geometry, self.limits.context)
+
+    def _known_architecture(self) -> Architecture | None:
+        """By the repository that the Modelfile or the card names, else by the model's own name."""
+        from rkllm_facts.architecture import known_architecture  # noqa: PLC0415 - see above
+        from rkllm_facts.errors import UnknownModel  # noqa: PLC0415 - as above
+
+        names = (self.modelfile.huggingface_path, self.npu.tokenizer if self.npu else None, self.stored.id)
+        for name in names:
+            with contextlib.suppress(UnknownModel):
+                return known_architecture(name or "")
+        return None
 
     def fixed_sampling(self) -> dict[str, float]:
         """What the Modelfile says about sampling, in the names of the runtime."""

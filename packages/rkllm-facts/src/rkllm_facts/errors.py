@@ -6,7 +6,11 @@ FactsError (ValueError)
 ├── UnknownLayout           no layout of that name
 ├── UnknownChip             no chip of that name
 ├── IllegalType             the chip does not run this quantisation type
-└── GroupSizeMismatch       the type's groups do not fit the layer
+├── GroupSizeMismatch       the type's groups do not fit the layer
+├── UnknownModel            nothing is known of a model of that name
+├── IncompleteConfig        a config.json does not say what is needed
+├── BadGguf                 it is no GGUF file, or a faulty one
+└── BadPlan                 a context or a prompt that makes no sense
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "BadGguf",
+    "BadPlan",
     "FactsError",
     "GroupSizeMismatch",
     "IllegalType",
+    "IncompleteConfig",
     "UnknownChip",
     "UnknownLayout",
+    "UnknownModel",
     "UnknownVersion",
     "UnsupportedVersion",
 ]
@@ -88,3 +96,33 @@ class GroupSizeMismatch(FactsError):
             f"The groups of {group_size} of type {type_name} do not divide {output_dimension}, the output dimension of "
             "a linear layer. Take a type with smaller groups, or one without."
         )
+
+
+class UnknownModel(FactsError):
+    """Nothing is known of a model of that name. `near` are names that are like it."""
+
+    def __init__(self, name: str, near: Iterable[str]) -> None:
+        self.name = name
+        self.near = tuple(near)
+        hint = f" Names like it: {', '.join(self.near)}." if self.near else ""
+        super().__init__(
+            f"The architecture of {name!r} is not known here.{hint} Give the model's config.json, or a .gguf."
+        )
+
+
+class IncompleteConfig(FactsError):
+    """A config.json lacks `key`, or has there what cannot be used."""
+
+    def __init__(self, key: str, problem: str = "it is not there.") -> None:
+        self.key = key
+        super().__init__(
+            f"The configuration does not tell {key!r}: {problem} Take the config.json of the model's makers."
+        )
+
+
+class BadGguf(FactsError):
+    """No GGUF file, or a faulty one. The message names it."""
+
+
+class BadPlan(FactsError):
+    """A context or a prompt that makes no sense."""

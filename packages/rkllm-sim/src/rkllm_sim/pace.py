@@ -1,4 +1,4 @@
-"""How fast a simulated board is: two numbers, or a row of Rockchip's measurements."""
+"""How fast a simulated board is: two numbers, a row of Rockchip's measurements, or what the planner expects."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
+from rkllm_facts.architecture import known_architecture
 from rkllm_facts.benchmark import BenchmarkRow, find, rows
+from rkllm_facts.errors import FactsError
+from rkllm_facts.planner import calibration, plan, usual_type
 from rkllm_sim.errors import BadOptions, UnknownProfile
 
 __all__ = ["Pace", "pace", "profile_name", "profiles"]
 
 _NEAR = 6
+
+_PLANNED = "planned"
+"""In the place of the SDK's version, where nothing was measured."""
 
 _OTHERS = {"rk3588:qwen2.5-1.5b": (2.95, 60.0)}
 """Not on Rockchip's pages: what the servers for these boards are compared with, see docs/BENCHMARKS.md."""
@@ -20,7 +26,7 @@ _OTHERS = {"rk3588:qwen2.5-1.5b": (2.95, 60.0)}
 @dataclass(frozen=True)
 class Pace:
     """Milliseconds for each token. `source` is the profile's full name, empty for two numbers; the rest is what was
-    measured with it, None if that is not known."""
+    measured or planned with it, None if that is not known."""
 
     prefill_ms: float
     decode_ms: float
@@ -38,7 +44,8 @@ class Pace:
 def pace(text: str) -> Pace:
     """`2.95,60` (ms for each prompt token, ms for each new token) or a profile: `PLATFORM:MODEL-PARAMS[:DTYPE[:SDK]]`.
 
-    Of several rows that fit, the newest measurement counts, and in it the first. Raises BadOptions or UnknownProfile.
+    Of several rows that fit, the newest measurement counts, and in it the first. A known model that was not measured
+    is planned; so is any if `planned` stands for the SDK. Raises BadOptions or UnknownProfile.
     """
     if ":" not in text:
         return _numbers(text)
@@ -48,6 +55,9 @@ def pace(text: str) -> Pace:
     platform, model = parts[:2]
     dtype, sdk = (*parts[2:], None, None)[:2]
     fitting = [row for row in find(platform=platform, dtype=dtype, sdk_version=sdk) if _is_model(row, model)]
+    planned = _planned(parts) if not fitting else None
+    if planned is not None:
+        return planned
     if not fitting or len(parts) > 4:
         raise UnknownProfile(_unknown(text, parts))
     newest = max(row.sdk_version for row in fitting)
@@ -74,6 +84,26 @@ def _of_row(row: BenchmarkRow) -> Pace:
         platform=row.platform.lower(),
         dtype=row.dtype.lower(),
         memory_mb=row.memory_mb,
+    )
+
+
+def _planned(parts: list[str]) -> Pace | None:
+    """Of a known model, with the prompt and the context of the measured ones; None if it cannot be planned."""
+    if len(parts) > 4 or parts[3:] not in ([], [_PLANNED]):
+        return None
+    platform, model = parts[0].lower(), parts[1].lower()
+    try:
+        dtype = parts[2] if len(parts) > 2 else usual_type(platform)
+        found = plan(known_architecture(model), platform=platform, dtype=dtype, context=calibration().memory.context)
+    except FactsError:
+        return None
+    return Pace(
+        round(found.ttft_ms / found.prompt_tokens, 3),
+        round(found.ms_per_token, 3),
+        source=f"{platform}:{model}:{found.quant}:{_PLANNED}",
+        platform=platform,
+        dtype=found.quant,
+        memory_mb=round(found.memory_mb, 2),
     )
 
 
