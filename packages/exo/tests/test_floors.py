@@ -21,6 +21,7 @@ FLOORS = {
     "topology": 4,
     "cluster": 4,
     "routing": 4,
+    "benchmark": 4,
     "tinychat": 4,
     "api": 5,
     "cli": 6,

@@ -148,6 +148,7 @@ PUBLIC = {
         "restart_delay",
         "with_load",
     ],
+    "exo.routing": ["Counted", "Explanation", "Judgement", "Router", "Rules", "packaged_text", "read_rules"],
     "exo.api": [
         "HttpSettings",
         "KeyFile",

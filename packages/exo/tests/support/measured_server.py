@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ import httpx2
 
 from exo.benchmark.results import Identity, Run, Sample, Settings
 
-Step = bytes | float | Exception | asyncio.Event
-"""Bytes are sent, a number of seconds passes on the clock, an exception is raised, an event is waited for."""
+Step = bytes | float | Exception | asyncio.Event | Callable[[], None]
+"""Bytes are sent, seconds pass on the clock, an exception is raised, an event is waited for, a function is called."""
 
 
 @dataclass
@@ -50,13 +50,17 @@ ANSWER: tuple[Step, ...] = (0.5, said("a"), 1.0, said("b"), said(finish="stop"),
 
 @dataclass
 class MeasuredServer:
-    """Answers chats with `answers`, the last one again and again; `paths` are what else it has."""
+    """Answers chats with `answers`, the last one again and again; `paths` are what else it has.
+
+    A refusal takes `refusing` seconds.
+    """
 
     clock: Clock = field(default_factory=Clock)
     answers: list[Sequence[Step] | httpx2.Response] = field(default_factory=lambda: [ANSWER])
     paths: dict[str, Any] = field(default_factory=lambda: {"/v1/models": {"data": [{"id": "one"}]}})
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[httpx2.Headers] = field(default_factory=list)
+    refusing: float = 0.0
     at_a_time: int = 0
     most_at_a_time: int = 0
 
@@ -75,6 +79,7 @@ class MeasuredServer:
         self.bodies.append(json.loads(await request.aread()))
         answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
         if isinstance(answer, httpx2.Response):
+            self.clock.now += self.refusing
             return httpx2.Response(answer.status_code, content=answer.content)
         return httpx2.Response(200, stream=_Played(answer, self))
 
@@ -95,6 +100,8 @@ class _Played(httpx2.AsyncByteStream):
                     await step.wait()
                 elif isinstance(step, bytes):
                     yield step
+                elif callable(step):
+                    step()
                 else:
                     self._server.clock.now += step
         finally:

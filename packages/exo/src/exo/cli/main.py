@@ -40,7 +40,7 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser; further commands are imported only if `arguments` name them or ask for help."""
     import argparse  # noqa: PLC0415 - see above
 
-    from exo.cli import cluster, settings  # noqa: PLC0415 - as above
+    from exo.cli import bench, cluster, route, settings  # noqa: PLC0415 - as above
     from exo.cli.entry import CommandParser  # noqa: PLC0415 - as above
 
     parser = argparse.ArgumentParser(
@@ -71,6 +71,8 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     pull.set_defaults(action=_pull)
 
     _add_key(commands)
+    bench.add_to(commands)
+    route.add_to(commands)
     cluster.add_to(commands)
     commands.add_parser("version", help="print the version").set_defaults(action=_version)
     _add_plugin_commands(commands, arguments)

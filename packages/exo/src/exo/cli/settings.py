@@ -90,20 +90,31 @@ LOG_LEVEL = Setting(
 LOG_JSON = Setting(
     "log_json", "EXO_LOG_JSON", "no", values.yes_or_no, "log one JSON object per line", ("--log-json",), None
 )
+DEFAULT_MODEL = Setting(
+    "default_model",
+    "EXO_DEFAULT_MODEL",
+    "",
+    values.text,
+    "model for requests that name none; without it the first by name that can be loaded",
+    ("--default-model",),
+    "ID",
+)
+ROUTING_RULES = Setting(
+    "routing_rules",
+    "EXO_ROUTING_RULES",
+    "",
+    values.path,
+    "rules by which `auto` chooses a model, laid over the packaged ones",
+    ("--routing-rules",),
+    "FILE",
+)
 
 SERVE_SETTINGS = (
     HOST,
     PORT,
     ENGINE,
-    Setting(
-        "default_model",
-        "EXO_DEFAULT_MODEL",
-        "",
-        values.text,
-        "model for requests that name none; without it the first by name that can be loaded",
-        ("--default-model",),
-        "ID",
-    ),
+    DEFAULT_MODEL,
+    ROUTING_RULES,
     MODELS_DIR,
     HOME,
     Setting(
@@ -214,13 +225,16 @@ SERVE_SETTINGS = (
         None,
     ),
 )
+API_KEY = Setting(
+    "api_key", "EXO_API_KEY", "", values.text, "API key for the node that is asked", ("--api-key",), "KEY"
+)
 STORE_SETTINGS = (MODELS_DIR, HOME)
 RUN_SETTINGS = (
     dataclasses.replace(HOST, help="address of the node to ask"),
     dataclasses.replace(PORT, help="port of the node to ask"),
     dataclasses.replace(ENGINE, help="engine to use where no node answers"),
     *STORE_SETTINGS,
-    Setting("api_key", "EXO_API_KEY", "", values.text, "API key for the node that is asked", ("--api-key",), "KEY"),
+    API_KEY,
 )
 
 
@@ -230,8 +244,11 @@ def read(settings: tuple[Setting, ...], flags: argparse.Namespace, env: Mapping[
 
 
 def service_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of SERVE_SETTINGS that InferenceService takes."""
+    """The part of SERVE_SETTINGS that InferenceService takes. Reads the routing rules; raises ConfigurationError."""
+    from exo.routing import Router, read_rules  # noqa: PLC0415 - for what serves only
+
     return {
+        "chooser": Router(read_rules(chosen["routing_rules"])),
         "queue_limit": chosen["queue_limit"],
         "default_model": chosen["default_model"],
         "request_timeout": chosen["request_timeout"] or None,

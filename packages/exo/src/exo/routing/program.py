@@ -1,0 +1,57 @@
+"""Telling programs and tables from prose, line by line."""
+
+from __future__ import annotations
+
+import re
+
+_START = re.compile(
+    r"\s*(?:(?:async )?def \w+\s*\(|class \w+\s*[:({]|import \w[\w.]*;?$|from [\w.]+ import |#include|#!/"
+    r"|return\b.*[;()\[\]\w]$|(?:public|private|protected|static|void|const|let|var|func|fn|function|package|using|struct"
+    r"|enum|type) [\w<>\[\]*&]+.*[;={(]|(?:int|float|double|char|long|bool|string|auto) \*?\w+\s*[=;\[(]"
+    r"|(?:for|while|if|elif|else if|switch|except|catch|with)\b[^?]*(?:[=<>()\[\]]| in )[^?]*[:{]$"
+    r"|(?:while|if|elif|except)(?: not)? \w+:$|(?:else|try|do)\s*[:{]$"
+    r"|select\s.+\sfrom\s|insert into |update \w+ set |delete from |create (?:table|index|view) |group by |order by "
+    r"|(?:inner |left )?join \w+ .*on |[})\]]+[;,)]*$|\$ \w+|@\w+$|traceback \(most recent|file \".*\", line \d+)"
+)
+_END = re.compile(r"[;{]$|\)\s*:$|=>$")
+_SIGN = re.compile(
+    r"==|!=|\+=|-=|&&|\|\||=>|:=|\+\+|\);|\w\[\w+\]|\.\w+\(|</\w|/>"
+    r"|\b(?:print|printf|len|range)\(|^\s*[\w.\[\]]+\s=\s[\w\"'\[({-]"
+)
+_STATEMENT = re.compile(
+    r"\bselect\s.{1,80}\sfrom\s\w|\bwhile ?\(|\bwhile .{1,30}:\s|\bfor ?\(|\bfor \w+ in .{1,30}[:)]|\bdef \w+\("
+    r"|\bif ?\(.{1,40}\)\s*[{\w]"
+    r"|\bfunction\s*\w*\(|\w\s?=\s?\w+\(|\w\+\+|\w ?[=!]= ?\w|\+=|=>|&&|\w\[\w+\]|\breturn [\w(\[-]+[;}\n]"
+)
+_PROSE_WORD = re.compile(r"(?<![\w.(\[\"'=])[^\W\d_]{2,}(?![\w(\[=])")
+_PROSE_END = re.compile(r"\w[.?!]$|[.?!] \w")
+_FEW_WORDS = 6
+_NEXT_TO_NONE = 3
+_DATA = re.compile(
+    r"\s*(?:[{\[]+\s*\"[\w -]+\"\s*:|\"[\w -]+\"\s*:|(?:[^,\s\u3040-\u9fff]+,){3,}\S+$"
+    r"|[^;\s]+(?:;[^;\s]*){3,}$|[^\t]+(?:\t[^\t]*){2,}$|[^|]+(?: \| [^|]*){2,}$|\|.*\|$|<\w+>.*</\w+>)"
+)
+_LONGEST_LINE = 400
+
+
+def is_program_line(line: str) -> bool:
+    """`line` is simplified."""
+    line = line[:_LONGEST_LINE].rstrip()
+    if not line or (_DATA.match(line) and not _START.match(line)):
+        return False
+    words = len(_PROSE_WORD.findall(line))
+    few_words = words < _FEW_WORDS
+    if _START.match(line):
+        return few_words or not _PROSE_END.search(line)
+    return (few_words and _END.search(line) is not None) or (words < _NEXT_TO_NONE and _SIGN.search(line) is not None)
+
+
+def is_data_line(line: str) -> bool:
+    """Of JSON, XML, or a table with four columns at least."""
+    line = line[:_LONGEST_LINE]
+    return _DATA.match(line) is not None and not _END.search(line)
+
+
+def has_statement(text: str) -> bool:
+    """Whether there is a piece of a program within a line of prose."""
+    return _STATEMENT.search(text) is not None

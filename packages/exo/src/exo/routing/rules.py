@@ -1,0 +1,166 @@
+"""The rules of the automatic choice, as they stand in rules.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from exo.types import ModelRole
+
+Shape = Literal[
+    "short",
+    "long",
+    "question",
+    "statements",
+    "numbers",
+    "many-numbers",
+    "quantities",
+    "detailed",
+    "numbers-and-question",
+    "story",
+    "conditions",
+    "formula",
+    "mathematical",
+    "sum",
+    "code",
+    "call",
+    "data",
+    "pasted",
+    "list",
+]
+"""What a prompt looks like, see exo.routing.shapes."""
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Words = tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...]
+
+
+class Cue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Phrases that speak for a kind of task.
+
+    `also` are further phrases, for a file that adds to the packaged one. `head`: counts in full at the beginning of a
+    sentence only, that is `within` so many words of it, and by the factor `elsewhere` further on; TextRules has both
+    for cues without their own. `claims`: says what is to be done with a text, whose own words then hardly count. Up to
+    `most` different phrases count. `given` and `unless` are shapes that the prompt must have, or must not.
+    """
+
+    weight: float
+    words: Words
+    also: Words = ()
+    head: bool = False
+    within: Annotated[int, msgspec.Meta(ge=1, le=50)] | None = None
+    elsewhere: Share | None = None
+    claims: bool = False
+    most: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    given: tuple[Shape, ...] = ()
+    unless: tuple[Shape, ...] = ()
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A kind of task, and which role of a model it calls for."""
+
+    role: ModelRole
+    bias: float = 0.0
+    shapes: Mapping[Shape, float] = {}
+    cues: Mapping[str, Cue] = {}
+
+
+class TextRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the words of a prompt count. `end` characters are read from the beginning, and as many from the end.
+
+    The factors: `elsewhere` for a cue of heads further on in its sentence, `middle` for sentences between the first and
+    the last, `payload` for a text that was brought along, `claimed` for all other sentences once a cue claims the text.
+    `pool` is how much of the weaker kinds of a role is added to its strongest. `threshold` is by how much the reasoning
+    kinds have to be ahead, `margin` how close to it a decision counts as weak.
+    """
+
+    end: Annotated[int, msgspec.Meta(ge=100, le=100_000)]
+    head: Annotated[int, msgspec.Meta(ge=1, le=50)]
+    elsewhere: Share
+    middle: Share
+    payload: Share
+    claimed: Share
+    pool: Share
+    threshold: float
+    margin: NotNegative
+    skipped: Words
+
+
+class ShapeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From when on a prompt has a shape. Lengths are in words, two Chinese characters are one."""
+
+    short: Count
+    long: Count
+    numbers: Count
+    many_numbers: Count
+    statements: Count
+    conditions: Count
+    detailed: Count
+    quantities: Count
+    condition_words: Words
+    number_words: Words
+    units: Words
+    how_many: Words
+    mathematical_words: Words
+
+
+class Signals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request says besides its text.
+
+    `quick_max_tokens`: with fewer tokens a reasoning model could not end its thinking. `quick_think_budget` as well.
+    `quick_deadline` is in seconds. `tools` and `format` are what is added to the quick side of the scale.
+    """
+
+    quick_max_tokens: Count
+    quick_think_budget: Count
+    quick_deadline: NotNegative
+    tools: float
+    format: float
+
+
+class FollowUps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a conversation changes its model.
+
+    `to_reasoning` and `to_quick`: how far ahead the other role must be for that. `short`: messages of at most that many
+    words stay if they begin with one of `words`. `replayed`: how many earlier messages are looked at if nobody knows
+    the model of before.
+    """
+
+    to_reasoning: NotNegative
+    to_quick: NotNegative
+    short: Count
+    replayed: Annotated[int, msgspec.Meta(ge=1, le=20)]
+    words: Words
+    also: Words = ()
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`seconds_per_request`: how long a request that waits is taken to need, where nothing was measured; `load_seconds`
+    likewise for a load. `answer_tokens` is the length of an answer whose request sets no limit.
+    """
+
+    loads_per_request: NotNegative
+    load_burst: Count
+    idle_seconds_per_load: Positive
+    load_seconds: NotNegative
+    seconds_per_request: NotNegative
+    answer_tokens: Annotated[int, msgspec.Meta(ge=1)]
+    tokens_per_s: Positive
+    reasoning_factor: Positive
+    characters_per_token: Positive
+    tokens_per_ideograph: Positive
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of them. `roles` are by patterns of models' ids, `*` being anything; the last pattern that fits counts."""
+
+    text: TextRules
+    shapes: ShapeRules
+    signals: Signals
+    follow_ups: FollowUps
+    cost: Cost
+    roles: Mapping[str, ModelRole]
+    kinds: Annotated[Mapping[str, Kind], msgspec.Meta(min_length=1)]

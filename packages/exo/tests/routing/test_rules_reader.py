@@ -1,0 +1,69 @@
+"""The rules, and a user's file laid over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exo.routing import packaged_text, read_rules
+from exo.types import ConfigurationError
+
+
+def file(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
+    packaged = read_rules()
+    rules = read_rules(file(tmp_path, '[kinds.code]\nrole = "quick"\n[kinds.code.cues.write]\nalso = ["hack me a"]'))
+    assert rules.kinds["code"].role == "quick"
+    assert rules.kinds["code"].cues["write"].also == ("hack me a",)
+    assert rules.kinds["code"].cues["write"].words == packaged.kinds["code"].cues["write"].words
+    assert rules.kinds["proof"] == packaged.kinds["proof"]
+
+
+def test_a_file_adds_a_kind(tmp_path: Path) -> None:
+    text = '[kinds.recipes]\nrole = "quick"\n[kinds.recipes.cues.food]\nweight = 3\nwords = ["recipe*"]'
+    assert read_rules(file(tmp_path, text)).kinds["recipes"].cues["food"].weight == 3
+
+
+def test_the_packaged_file_may_be_copied_as_it_is(tmp_path: Path) -> None:
+    assert read_rules(file(tmp_path, packaged_text())) == read_rules()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[kinds.code]\nrole = 'fast'", "kinds.code.role: invalid enum value"),
+        ("[kinds.code]\nrol = 'quick'", "kinds.code.rol: there is no such key"),
+        ("[kinds.code.cues.write]\nweight = 'much'", "kinds.code.cues.write.weight: expected float"),
+        ("[kinds.code.cues.write]\nwords = ['%']", "kinds.code.cues.write.words: '%' has no word"),
+        ("[kinds.code.cues.mine]\nwords = ['x']", "kinds.code.cues.mine.weight: this key has to be there"),
+        ("[kinds.code.shapes]\nround = 1", "kinds.code.shapes"),
+        ("[kinds.mine]\nbias = 1", "kinds.mine.role: this key has to be there"),
+        ("[kinds.'My kind']\nrole = 'quick'", "kinds.My kind: names are"),
+        ("[text]\nend = 0", "text.end: expected int"),
+        ("[texts]\nend = 9", "texts: there is no such key"),
+        ("kinds = 3", "kinds: expected object"),
+        ("[text]\nend = ", "at the end of the file"),
+        ("[text]\nend = = 3", "line 2, column 7"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    path = file(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_rules(path)
+    assert str(caught.value).startswith(str(path))
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--print-rules"):
+        read_rules(tmp_path / "none.toml")
+    path = tmp_path / "bytes.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        read_rules(path)
