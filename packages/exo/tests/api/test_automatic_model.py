@@ -102,6 +102,16 @@ async def test_a_request_without_a_text_loads_the_default_model(engine: TwoModel
     assert "x-exo-route" not in response.headers
 
 
+@pytest.mark.parametrize("default", ["auto", "thinker"])
+async def test_auto_is_listed_where_it_is_the_default(engine: TwoModels, default: str) -> None:
+    app = create_app(automatic_service(engine, default_model=default))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+        listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+        shown = (await client.get("/v1/models/auto")).json()["id"]
+    assert (listed[0], shown) == (default, default)
+    assert listed.count("auto") == (default == "auto")
+
+
 async def test_embeddings_are_not_a_matter_of_choice(engine: TwoModels) -> None:
     response = await post(engine, "/v1/embeddings", {"input": "a"})
     assert response.json()["model"] == "quick"

@@ -115,6 +115,11 @@ class InferenceService:
         metrics.queue_limit.set(queue_limit)
         metrics.slots.set(engine.slots)
 
+    @property
+    def default_is_automatic(self) -> bool:
+        """Whether a request that names no model leaves the choice to the node."""
+        return self._default_is_automatic and self._automatic is not None
+
     async def models(self) -> list[ModelCard]:
         """What can be served now, the default model first. Raises EngineError if the engine cannot tell."""
         try:
@@ -164,7 +169,7 @@ class InferenceService:
 
         Raises as `resolve`.
         """
-        left_open = is_automatic(name) or (not name and self._default_is_automatic)
+        left_open = is_automatic(name) or (not name and self.default_is_automatic)
         if left_open and self._automatic is not None:
             cards = await self.models()
             if cards and find_card(cards, name) is None:

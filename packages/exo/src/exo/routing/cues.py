@@ -18,6 +18,7 @@ GAP = "..."
 _GAP_WORDS = 10
 _GAP_CHARACTERS = 15
 _MOST_KEPT = 4096
+_UMLAUTS = str.maketrans({"\u00e4": "ae", "\u00f6": "oe", "\u00fc": "ue"})
 T = TypeVar("T")
 
 
@@ -62,12 +63,15 @@ class PhraseIndex(Generic[T]):
         self._stems: dict[str, list[_Entry[T]]] = {}
         self._ideographs: dict[str, list[tuple[tuple[str, ...], T, str]]] = {}
         for phrase, owner in phrases:
-            self._add(phrase, owner)
+            self._add(phrase, owner, phrase)
+            written_out = phrase.lower().translate(_UMLAUTS)
+            if written_out != phrase.lower():
+                self._add(phrase, owner, written_out)
         self._lengths = sorted({len(stem) for stem in self._stems})
         self._looked_up: dict[str, tuple[_Entry[T], ...]] = {}
 
-    def _add(self, phrase: str, owner: T) -> None:
-        text = simplified(phrase)
+    def _add(self, phrase: str, owner: T, spelt: str) -> None:
+        text = simplified(spelt)
         if has_ideographs(text):
             pieces = tuple(piece.strip() for piece in text.split(GAP) if piece.strip())
             self._ideographs.setdefault(pieces[0][0], []).append((pieces, owner, phrase))

@@ -10,13 +10,15 @@ from exo.routing.cues import Hit, PhraseIndex
 from exo.routing.passages import Passages, Sentence, Weights, passages_of
 from exo.routing.rules import Cue, Rules, Shape
 from exo.routing.shapes import ShapeFinder
-from exo.routing.text import bounded, words_of
+from exo.routing.text import bounded, simplified, words_of
 from exo.types import ModelRole
 
 _HEAD_CHARACTERS = 14
 """Of a sentence in ideographs; what it says at its very end counts as well."""
 _TAIL_CHARACTERS = 8
 _CLAUSE_CHARACTERS = 4
+_ERRAND: frozenset[Shape] = frozenset({"brief", "pasted"})
+"""Few words and a text that was brought along: something is to be done with it."""
 _CLAUSE = re.compile(r"[,;:\u2013\u2014](?!\d)|\s-\s")
 
 
@@ -74,7 +76,8 @@ class Judge:
             (phrase, number) for number, owner in enumerate(owners) for phrase in (*owner.cue.words, *owner.cue.also)
         )
         self._owners = owners
-        self._weights = Weights(rules.text.middle, rules.text.payload)
+        written_out = {short: words_of(simplified(long)) for short, long in rules.text.written_out.items()}
+        self._weights = Weights(rules.text.middle, rules.text.payload, written_out)
 
     def judge(self, text: str) -> Judgement:
         text = bounded(text, self._rules.text.end)
@@ -82,11 +85,24 @@ class Judge:
         shapes = self._shapes.shapes_of(text, passages)
         hits = self._hits_in(passages, shapes)
         claimed = {hit.number for hit in hits if self._owners[hit.owner].cue.claims and hit.factor == 1.0}
+        if not claimed and shapes >= _ERRAND and "question" not in shapes and not self._asks_for_reasoning(hits, passages):
+            claimed = set(range(len(passages.asked)))
         counted = [*self._cues_in(hits, claimed), *self._kinds_by_shape(shapes, claimed)]
         scores = {name: kind.bias for name, kind in self._rules.kinds.items()}
         for item in counted:
             scores[item.kind] += item.weight
         return self._weighed(scores, tuple(counted))
+
+    def _asks_for_reasoning(self, hits: list[_Weighted], passages: Passages) -> bool:
+        """Whether there is such a cue in the words of the sender, not in what they brought along."""
+        asked = len(passages.asked)
+        return any(
+            hit.number < asked and self._owners[hit.owner].cue.weight > 0 and self._is_reasoning(self._owners[hit.owner])
+            for hit in hits
+        )
+
+    def _is_reasoning(self, owner: _Owner) -> bool:
+        return self._rules.kinds[owner.kind].role == "reasoning"
 
     def _weighed(self, scores: dict[str, float], counted: tuple[Counted, ...]) -> Judgement:
         reasoning = self._of_role(scores, "reasoning")

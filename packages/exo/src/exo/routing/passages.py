@@ -6,6 +6,7 @@ The words of a pasted text, a quotation or a program say little about what someb
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exo.routing.program import has_statement, is_data_line, is_program_line
@@ -38,10 +39,11 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much words count by where they stand."""
+    """How much words count by where they stand, and what the words of an abbreviation are."""
 
     middle: float = 0.7
     payload: float = 0.35
+    written_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,10 @@ def passages_of(text: str, weights: Weights) -> Passages:
     brought = _without_middle([sentence for piece in taken.prose for sentence in sentences_of(piece)])
     return Passages(
         tuple(
-            _sentence(sentence, question, 1.0 if number in {0, last} else weights.middle)
+            _sentence(sentence, question, 1.0 if number in {0, last} else weights.middle, weights)
             for number, (sentence, question) in enumerate(sentences)
         ),
-        tuple(_sentence(sentence, question, weights.payload) for sentence, question in brought),
+        tuple(_sentence(sentence, question, weights.payload, weights) for sentence, question in brought),
         code=code and not (taken.data and not taken.code),
         data=taken.data,
     )
@@ -92,8 +94,11 @@ def _without_middle(sentences: list[tuple[str, bool]]) -> list[tuple[str, bool]]
     return sentences if len(sentences) <= 2 * _MOST else [*sentences[:_MOST], *sentences[-_MOST:]]
 
 
-def _sentence(text: str, question: bool, weight: float) -> Sentence:  # noqa: FBT001 - of this module alone
-    return Sentence(text, words_of(text), question, weight, has_ideographs(text))
+def _sentence(text: str, question: bool, weight: float, weights: Weights) -> Sentence:  # noqa: FBT001 - of this module
+    words = words_of(text)
+    if not weights.written_out.keys().isdisjoint(words):
+        words = tuple(part for word in words for part in weights.written_out.get(word, (word,)))
+    return Sentence(text, words, question, weight, has_ideographs(text))
 
 
 def _without_fences(text: str, taken: _Taken) -> str:

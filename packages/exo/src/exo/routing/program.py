@@ -21,7 +21,7 @@ _SIGN = re.compile(
 _STATEMENT = re.compile(
     r"\bselect\s.{1,80}\sfrom\s\w|\bwhile ?\(|\bwhile .{1,30}:\s|\bfor ?\(|\bfor \w+ in .{1,30}[:)]|\bdef \w+\("
     r"|\bif ?\(.{1,40}\)\s*[{\w]"
-    r"|\bfunction\s*\w*\(|\w\s?=\s?\w+\(|\w\+\+|\w ?[=!]= ?\w|\+=|=>|&&|\w\[\w+\]|\breturn [\w(\[-]+[;}\n]"
+    r"|\bfunction\s*\w*\(|\w{2}\s?=\s?[a-z_]{2}\w*\(|\w\+\+|\w ?[=!]= ?\w|\+=|=>|&&|\w\[\w+\]|\breturn [\w(\[-]+[;}\n]"
 )
 _PROSE_WORD = re.compile(r"(?<![\w.(\[\"'=])[^\W\d_]{2,}(?![\w(\[=])")
 _PROSE_END = re.compile(r"\w[.?!]$|[.?!] \w")

@@ -18,6 +18,9 @@ Shape = Literal[
     "many-numbers",
     "quantities",
     "detailed",
+    "brief",
+    "told",
+    "exclaimed",
     "numbers-and-question",
     "story",
     "conditions",
@@ -73,7 +76,7 @@ class TextRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     The factors: `elsewhere` for a cue of heads further on in its sentence, `middle` for sentences between the first and
     the last, `payload` for a text that was brought along, `claimed` for all other sentences once a cue claims the text.
-    `pool` is how much of the weaker kinds of a role is added to its strongest. `threshold` is by how much the reasoning
+    `written_out` says what abbreviations stand for. `pool` is how much of the weaker kinds of a role is added to its strongest. `threshold` is by how much the reasoning
     kinds have to be ahead, `margin` how close to it a decision counts as weak.
     """
 
@@ -87,6 +90,7 @@ class TextRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     threshold: float
     margin: NotNegative
     skipped: Words
+    written_out: Mapping[str, str] = {}
 
 
 class ShapeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,12 +103,15 @@ class ShapeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     statements: Count
     conditions: Count
     detailed: Count
+    brief: Count
     quantities: Count
     condition_words: Words
     number_words: Words
     units: Words
     how_many: Words
     mathematical_words: Words
+    personal_words: Words
+    request_words: Words
 
 
 class Signals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -35,6 +35,10 @@ _IDEOGRAPH_NUMBER = re.compile(
 _BULLET = re.compile(r"^\s{0,20}(?:[-*\u2022\u00b7]|\d{1,2}[.)]|[a-z]\))\s", re.MULTILINE)
 _CALL = re.compile(r"\b[a-z_][\w.]{0,60}\(\)|\b[a-z]+_[a-z_]+\b|`[^`\n]{1,60}`")
 _SIGN = re.compile("\\d ?[%\u20ac$\u00a3\u00b0]|[\u20ac$\u00a3] ?\\d")
+_EXCLAIMED = re.compile(
+    r"!|[:;]-?[)(dp](?!\w)|\^\^|<3|\bx?d+\b$|\b(?:lo+l|lmao|omg|(?:ha|ja|je|hi|he){2,}h?|mdr+|ptdr+|uf+|pf+|ugh+|grr+)\b"
+    "|[\u54c8\u563f]{2}|\u7b11\u6b7b|[\U0001f300-\U0001faff\u2600-\u27bf]"
+)
 _LONGEST_SUM = 90
 _LONGEST_LOOK = 600
 _BULLETS = 3
@@ -55,6 +59,8 @@ class ShapeFinder:
                 *((word, "condition") for word in rules.condition_words),
                 *((word, "mathematical") for word in rules.mathematical_words),
                 *((word, "how-many") for word in rules.how_many),
+                *((word, "personal") for word in rules.personal_words),
+                *((word, "request") for word in rules.request_words),
             ]
         )
 
@@ -68,6 +74,10 @@ class ShapeFinder:
             found.add("short")
         if words + brought >= self._rules.long:
             found.add("long")
+        if words <= self._rules.brief:
+            found.add("brief")
+        if _EXCLAIMED.search(asked):
+            found.add("exclaimed")
         if words >= self._rules.detailed:
             found.add("detailed")
         if brought >= _PASTED:
@@ -93,12 +103,16 @@ class ShapeFinder:
 
     def _of_a_problem(self, passages: Passages) -> set[Shape]:
         sentences = [*passages.asked, *passages.brought]
-        hits = [hit for sentence in sentences for hit in self._phrases.hits(sentence)]
+        own = [hit for sentence in passages.asked for hit in self._phrases.hits(sentence)]
+        hits = [*own, *(hit for sentence in passages.brought for hit in self._phrases.hits(sentence))]
         numbers = sum(map(_numbers_in, sentences)) + sum(hit.owner == "number" for hit in hits)
         conditions = sum(hit.owner == "condition" for hit in hits)
         asks = any(sentence.is_question for sentence in sentences[-2:])
         how_many = any(hit.owner == "how-many" for hit in hits)
         found: set[Shape] = set()
+        owners = {hit.owner for hit in own}
+        if "personal" in owners and "request" not in owners and not any(each.is_question for each in passages.asked):
+            found.add("told")
         if any(hit.owner == "mathematical" for hit in hits):
             found.add("mathematical")
         if len(sentences) >= self._rules.statements:

@@ -35,6 +35,7 @@ from exo.api.openai.schema import ChatCompletionRequest, CompletionRequestIn, Em
 from exo.api.openai.shared import asks_for_usage, named_as_sent, repeated
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
+from exo.inference.automatic import is_automatic
 from exo.types import ChatRequest, CompletionRequest, EmbeddingRequest, NotFound
 from exo.types.card import AUTO_MODEL
 
@@ -62,15 +63,20 @@ class OpenAI:
         ]
 
     async def list_models(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        cards = await self._service.models()
-        await send_json(send, 200, ModelList(data=[self._model(card.id) for card in cards]))
+        models = [card.id for card in await self._service.models()]
+        if models and self._service.default_is_automatic:
+            models.insert(
+                0, AUTO_MODEL
+            )  # the default comes first; a client that takes its models from here can choose it
+        await send_json(send, 200, ModelList(data=[self._model(model) for model in models]))
 
     async def show_model(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         name = scope["path_params"]["model"]
         if not name:
             raise NotFound("A model's id is missing; /v1/models lists them.")
-        card = await self._service.resolve(name)
-        await send_json(send, 200, self._model(card.id))
+        open_here = is_automatic(name) and self._service.default_is_automatic
+        model = await self._service.target(name) if open_here else (await self._service.resolve(name)).id
+        await send_json(send, 200, self._model(model))
 
     async def chat_completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire, model = await self._read(scope, receive, ChatCompletionRequest)
