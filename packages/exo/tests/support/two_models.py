@@ -103,4 +103,5 @@ class ByText:
 
 def automatic_service(engine: TwoModels, chooser: ByText | None = None, **options: object) -> InferenceService:
     metrics = NodeMetrics(engine.context.registry)
-    return InferenceService(engine, metrics, chooser=chooser or ByText(), **options)  # type: ignore[arg-type]
+    deciding = chooser or ByText()
+    return InferenceService(engine, metrics, make_chooser=lambda: deciding, **options)  # type: ignore[arg-type]

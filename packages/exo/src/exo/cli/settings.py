@@ -244,15 +244,27 @@ def read(settings: tuple[Setting, ...], flags: argparse.Namespace, env: Mapping[
 
 
 def service_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of SERVE_SETTINGS that InferenceService takes. Reads the routing rules; raises ConfigurationError."""
-    from exo.routing import Router, read_rules  # noqa: PLC0415 - for what serves only
-
+    """The part of SERVE_SETTINGS that InferenceService takes. Reads routing rules; raises ConfigurationError."""
     return {
-        "chooser": Router(read_rules(chosen["routing_rules"])),
+        "make_chooser": _make_chooser(chosen["routing_rules"]),
         "queue_limit": chosen["queue_limit"],
         "default_model": chosen["default_model"],
         "request_timeout": chosen["request_timeout"] or None,
     }
+
+
+def _make_chooser(rules: Path | None) -> Callable[[], Any]:
+    """What makes the router. A file of one's own is read now, so that a mistake in it is known at start."""
+
+    def make() -> Any:
+        from exo.routing import Router, read_rules  # noqa: PLC0415 - with the first request to `auto`
+
+        return Router(read_rules(rules))
+
+    if rules is None:
+        return make
+    router = make()
+    return lambda: router
 
 
 def models_dir(chosen: Mapping[str, Any]) -> Path:

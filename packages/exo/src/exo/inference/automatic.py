@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
@@ -29,6 +30,7 @@ FALLBACK = "fallback"
 
 logger = logging.getLogger(__name__)
 Request = ChatRequest | CompletionRequest
+MakeChooser = Callable[[], ModelChooser]
 Open = TypeVar("Open", ChatRequest, CompletionRequest)
 """A request that leaves its model open."""
 
@@ -51,6 +53,14 @@ class LoadBudget:
         self._per_idle_second = per_idle_second
         self._saved = self._burst
 
+    @classmethod
+    def of(cls, chooser: ModelChooser) -> LoadBudget:
+        return cls(
+            burst=chooser.load_burst,
+            per_request=chooser.loads_per_request,
+            per_idle_second=1 / chooser.idle_seconds_per_load,
+        )
+
     def earn(self, *, idle: float) -> None:
         """A request has come, after so many seconds without any."""
         earned = self._per_request + idle * self._per_idle_second
@@ -66,17 +76,17 @@ class LoadBudget:
 
 
 class AutomaticChoice:
-    """Chooses models by `chooser`, and remembers what that needs. One owner: the event loop."""
+    """Chooses models, and remembers what that needs. One owner: the event loop.
 
-    def __init__(self, engine: InferenceEngine, chooser: ModelChooser, metrics: NodeMetrics) -> None:
+    `make_chooser` makes what decides, with the first request that needs it: in a thread, as rules have to be read.
+    """
+
+    def __init__(self, engine: InferenceEngine, make_chooser: MakeChooser, metrics: NodeMetrics) -> None:
         self._engine = engine
-        self._chooser = chooser
+        self._make_chooser = make_chooser
         self._metrics = metrics
-        self._budget = LoadBudget(
-            burst=chooser.load_burst,
-            per_request=chooser.loads_per_request,
-            per_idle_second=1 / chooser.idle_seconds_per_load,
-        )
+        self._making: asyncio.Task[ModelChooser] | None = None
+        self._budget: LoadBudget | None = None
         self._busy_until = time.monotonic()
         self._conversations: OrderedDict[str, str] = OrderedDict()
         self._load_seconds: dict[str, float] = {}
@@ -89,16 +99,17 @@ class AutomaticChoice:
 
         Raises UnsupportedParameter if none has the context that the request wants.
         """
-        self._budget.earn(idle=0.0 if waiting.total() else time.monotonic() - self._busy_until)
+        chooser, budget = await self._decided_by()
+        budget.earn(idle=0.0 if waiting.total() else time.monotonic() - self._busy_until)
         candidates = await self._candidates(request, cards)
         to_come = {model for model in waiting if waiting[model]} - set(self._engine.loaded())
         situation = Situation(
             candidates=candidates,
             waiting=waiting,
             previous=self._previous(request, candidates),
-            may_load=self._budget.has(len(to_come) + 1),
+            may_load=budget.has(len(to_come) + 1),
         )
-        return self._without_failed(self._chooser.choose(request, situation))
+        return self._without_failed(chooser.choose(request, situation))
 
     def fitted(self, request: Open, model: str) -> Open:
         """The request for the model that was chosen.
@@ -133,7 +144,7 @@ class AutomaticChoice:
 
     def on_start(self, model: str) -> None:
         """A request that was decided here has its slot now, and `model` has to be loaded for it, or is."""
-        if model not in self._engine.loaded():
+        if self._budget is not None and model not in self._engine.loaded():
             self._budget.spend()
 
     def on_end(self, answer: Answer) -> None:
@@ -143,6 +154,13 @@ class AutomaticChoice:
             self._load_seconds[answer.model] = answer.timings.load
         if answer.finished and answer.timings.decode > 0:
             self._tokens_per_s[answer.model] = answer.completion_tokens / answer.timings.decode
+
+    async def _decided_by(self) -> tuple[ModelChooser, LoadBudget]:
+        if self._making is None:
+            self._making = asyncio.create_task(asyncio.to_thread(self._make_chooser), name="read the routing rules")
+        chooser = await asyncio.shield(self._making)  # others wait for it too
+        self._budget = self._budget or LoadBudget.of(chooser)
+        return chooser, self._budget
 
     async def _candidates(self, request: Request, cards: Sequence[ModelCard]) -> tuple[Candidate, ...]:
         loaded: Collection[str] = self._engine.loaded()

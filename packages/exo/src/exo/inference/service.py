@@ -16,10 +16,10 @@ import msgspec
 
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
-from exo.inference.automatic import AutomaticChoice, is_automatic
+from exo.inference.automatic import AutomaticChoice, MakeChooser, is_automatic
 from exo.inference.caller import Caller, current_caller
 from exo.inference.cards import find_card
-from exo.inference.choice import ModelChoice, ModelChooser
+from exo.inference.choice import ModelChoice
 from exo.inference.conversation import conversation_key
 from exo.inference.dimensions import shortened
 from exo.inference.engine import InferenceEngine
@@ -88,11 +88,11 @@ class InferenceService:
         queue_limit: int = 128,
         default_model: str | None = None,
         request_timeout: float | None = None,
-        chooser: ModelChooser | None = None,
+        make_chooser: MakeChooser | None = None,
     ) -> None:
         self.engine = engine
         self.metrics = metrics
-        self._automatic = None if chooser is None else AutomaticChoice(engine, chooser, metrics)
+        self._automatic = None if make_chooser is None else AutomaticChoice(engine, make_chooser, metrics)
         self._default_is_automatic = is_automatic(default_model)
         if self._default_is_automatic:
             default_model = None

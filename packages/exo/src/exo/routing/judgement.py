@@ -85,7 +85,7 @@ class Judge:
         shapes = self._shapes.shapes_of(text, passages)
         hits = self._hits_in(passages, shapes)
         claimed = {hit.number for hit in hits if self._owners[hit.owner].cue.claims and hit.factor == 1.0}
-        if not claimed and shapes >= _ERRAND and "question" not in shapes and not self._asks_for_reasoning(hits, passages):
+        if not claimed and shapes >= _ERRAND and shapes.isdisjoint(("question", "code")) and self._is_errand(hits, passages):
             claimed = set(range(len(passages.asked)))
         counted = [*self._cues_in(hits, claimed), *self._kinds_by_shape(shapes, claimed)]
         scores = {name: kind.bias for name, kind in self._rules.kinds.items()}
@@ -93,16 +93,11 @@ class Judge:
             scores[item.kind] += item.weight
         return self._weighed(scores, tuple(counted))
 
-    def _asks_for_reasoning(self, hits: list[_Weighted], passages: Passages) -> bool:
-        """Whether there is such a cue in the words of the sender, not in what they brought along."""
+    def _is_errand(self, hits: list[_Weighted], passages: Passages) -> bool:
+        """Whether the words of the sender, not those that they brought along, speak for nothing but quick kinds."""
         asked = len(passages.asked)
-        return any(
-            hit.number < asked and self._owners[hit.owner].cue.weight > 0 and self._is_reasoning(self._owners[hit.owner])
-            for hit in hits
-        )
-
-    def _is_reasoning(self, owner: _Owner) -> bool:
-        return self._rules.kinds[owner.kind].role == "reasoning"
+        owners = (self._owners[hit.owner] for hit in hits if hit.number < asked)
+        return {self._rules.kinds[owner.kind].role for owner in owners if owner.cue.weight > 0} == {"quick"}
 
     def _weighed(self, scores: dict[str, float], counted: tuple[Counted, ...]) -> Judgement:
         reasoning = self._of_role(scores, "reasoning")
