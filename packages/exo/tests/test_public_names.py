@@ -145,6 +145,7 @@ PUBLIC = {
         "describe_card",
         "describe_exit",
         "discover",
+        "is_automatic",
         "restart_delay",
         "with_load",
     ],

@@ -96,10 +96,39 @@ async def test_several_answers_come_from_one_model(engine: TwoModels, path: str,
     assert response.headers["x-exo-route"] == PROOF
 
 
+@pytest.mark.parametrize(("path", "body"), [("/v1/chat/completions", {"messages": messages(HARD), "n": 3})])
+async def test_several_answers_fall_back_together(engine: TwoModels, path: str, body: dict[str, Any]) -> None:
+    engine.broken = {"thinker"}
+    response = await post(engine, path, body)
+    assert response.status_code == 200, response.text
+    assert response.json()["model"] == "quick"
+    assert len(response.json()["choices"]) == 3
+    assert "rule=fallback" in response.headers["x-exo-route"]
+    value = engine.context.registry.get_sample_value
+    assert value("exo_routing_decisions_total", {"model": "quick", "rule": "fallback"}) == 1
+
+
+async def test_several_answers_fail_together(engine: TwoModels) -> None:
+    engine.broken, engine.resident_now = {"thinker", "quick"}, ""
+    response = await post(engine, "/v1/chat/completions", {"messages": messages(HARD), "n": 3})
+    assert response.status_code == 503
+
+
 async def test_a_request_without_a_text_loads_the_default_model(engine: TwoModels) -> None:
     response = await post(engine, "/api/generate", {})
     assert response.json()["done_reason"] == "load"
     assert "x-exo-route" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/api/show", "/api/delete", "/api/copy", "/api/pull"])
+async def test_auto_is_the_name_of_no_model(engine: TwoModels, path: str) -> None:
+    """Deleting it must not delete whichever model is the default."""
+    method = "DELETE" if path == "/api/delete" else "POST"
+    transport = httpx2.ASGITransport(app=create_app(automatic_service(engine, default_model="auto")))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        body = {"model": "auto", "source": "auto", "destination": "b", "stream": False}
+        response = await client.request(method, path, json=body)
+    assert response.status_code in (400, 404), response.text
 
 
 @pytest.mark.parametrize("default", ["auto", "thinker"])
@@ -107,8 +136,11 @@ async def test_auto_is_listed_where_it_is_the_default(engine: TwoModels, default
     app = create_app(automatic_service(engine, default_model=default))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
         listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+        headers = {"anthropic-version": "2023-06-01"}
+        of_anthropic = [model["id"] for model in (await client.get("/v1/models", headers=headers)).json()["data"]]
         shown = (await client.get("/v1/models/auto")).json()["id"]
-    assert (listed[0], shown) == (default, default)
+    assert listed == of_anthropic
+    assert (listed[0], shown) == (default, "auto")
     assert listed.count("auto") == (default == "auto")
 
 
@@ -155,8 +187,8 @@ async def test_the_effort_that_a_client_asks_for_reaches_whoever_chooses(
 
 async def test_num_ctx_leaves_out_models_with_less(engine: TwoModels) -> None:
     body = {"messages": messages("hi"), "stream": False, "options": {"num_ctx": 4096}}
-    await post(engine, "/api/chat", body)
-    assert engine.requests[-1].limits.context == 4096
+    response = await post(engine, "/api/chat", body)
+    assert response.json()["model"] == "thinker", "the quick one has 2048"
 
 
 def test_names_and_reasons_stay_inside_their_quotes() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
@@ -8,20 +9,24 @@ from scripted_server import until
 from two_models import HARD, ByText, TwoModels, automatic_service
 
 from exo.inference import Answer, InferenceService
-from exo.inference.automatic import LoadBudget, is_automatic
+from exo.inference.automatic import OPEN_MODEL, is_automatic
+from exo.inference.caller import Caller, asking
 from exo.types import (
     ChatRequest,
     CompletionRequest,
+    Delta,
+    Draining,
     EmbeddingRequest,
     Limits,
     Message,
+    ModelCard,
     ModelLoadError,
+    ModelNotFound,
     UnsupportedParameter,
 )
-from exo.types.card import AUTO_MODEL
 
 
-def chat(*texts: str, model: str = AUTO_MODEL, limits: Limits | None = None) -> ChatRequest:
+def chat(*texts: str, model: str = OPEN_MODEL, limits: Limits | None = None) -> ChatRequest:
     """A conversation; the texts are the user's and the model's in turn."""
     roles = ("user", "assistant")
     messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(texts))  # type: ignore[arg-type]
@@ -52,7 +57,7 @@ def service(engine: TwoModels, chooser: ByText) -> InferenceService:
 @pytest.mark.parametrize("name", ["auto", "AUTO", "auto:latest", "Auto:latest"])
 async def test_auto_is_left_open_until_the_request_is_read(service: InferenceService, name: str) -> None:
     assert is_automatic(name)
-    assert await service.target(name) == AUTO_MODEL
+    assert await service.target(name) == OPEN_MODEL
 
 
 async def test_names_mean_their_models_all_the_same(service: InferenceService) -> None:
@@ -62,7 +67,7 @@ async def test_names_mean_their_models_all_the_same(service: InferenceService) -
 
 async def test_auto_as_the_default_model(engine: TwoModels) -> None:
     service = automatic_service(engine, default_model="auto")
-    assert await service.target(None) == AUTO_MODEL
+    assert await service.target(None) == OPEN_MODEL
     assert (await service.resolve(None)).id == "quick", "what needs a model without a text gets a quick one"
 
 
@@ -85,7 +90,7 @@ async def test_the_text_decides_and_the_answer_tells(service: InferenceService) 
 
 
 async def test_raw_prompts_are_decided_too(service: InferenceService) -> None:
-    assert await read(await service.complete(CompletionRequest(model=AUTO_MODEL, prompt=HARD))) == "thinker"
+    assert await read(await service.complete(CompletionRequest(model=OPEN_MODEL, prompt=HARD))) == "thinker"
 
 
 async def test_a_count_is_for_the_model_that_would_answer(service: InferenceService, engine: TwoModels) -> None:
@@ -94,7 +99,7 @@ async def test_a_count_is_for_the_model_that_would_answer(service: InferenceServ
 
 
 async def test_embeddings_are_made_by_the_default_model(service: InferenceService, engine: TwoModels) -> None:
-    model = (await service.resolve(AUTO_MODEL)).id
+    model = (await service.resolve_for_use("auto")).id
     await service.embed(EmbeddingRequest(model=model, inputs=("a",)))
     assert engine.answered == ["quick"]
 
@@ -119,6 +124,22 @@ async def test_the_model_of_a_conversation_is_remembered(service: InferenceServi
     await read(await service.chat(chat(f"start: {HARD}")))
     await read(await service.chat(chat(f"start: {HARD}", "thinker", "and why?")))
     await read(await service.chat(chat("something else")))
+    assert [situation.previous for situation in chooser.situations] == ["", "thinker", ""]
+
+
+async def test_conversations_that_begin_alike_are_two(service: InferenceService, chooser: ByText) -> None:
+    await read(await service.chat(chat("hello")))
+    await read(await service.chat(chat("hello", "hi", HARD)))
+    await read(await service.chat(chat("hello", "hi", "the sea")))
+    assert [situation.previous for situation in chooser.situations] == ["", "quick", "quick"]
+
+
+async def test_nobody_learns_of_the_conversations_of_another_key(service: InferenceService, chooser: ByText) -> None:
+    with asking(Caller(name="alice")):
+        await read(await service.chat(chat(HARD)))
+    for name in ("alice", "bob"):
+        with asking(Caller(name=name)):
+            await read(await service.chat(chat(HARD, "thinker", "why?")))
     assert [situation.previous for situation in chooser.situations] == ["", "thinker", ""]
 
 
@@ -161,16 +182,11 @@ async def test_a_model_that_cannot_think_answers_whoever_wants_thinking(
     assert (engine.requests[-1].model, engine.requests[-1].think) == ("thinker", True)
 
 
-async def test_several_answers_to_one_request_have_one_model(service: InferenceService) -> None:
-    settled, choice = await service.settle(chat(HARD))
-    assert (settled.model, choice and choice.model) == ("thinker", "thinker")
-    named, nothing = await service.settle(chat("hi", model="quick"))
-    assert (named.model, nothing) == ("quick", None)
-
-
 async def test_only_models_with_the_wanted_context_are_candidates(service: InferenceService, chooser: ByText) -> None:
     await read(await service.chat(chat("hi", limits=Limits(context=2048))))
     assert [one.card.id for one in chooser.situations[-1].candidates] == ["quick", "thinker"]
+    await read(await service.chat(chat("hi", limits=Limits(context=2049))))
+    assert [one.card.id for one in chooser.situations[-1].candidates] == ["thinker"]
 
 
 async def test_a_context_that_no_model_has_is_refused(
@@ -192,29 +208,6 @@ async def test_loads_are_bounded_however_the_texts_alternate(service: InferenceS
     assert 20 <= len(engine.loads) <= 20 + ByText.load_burst
 
 
-def test_a_budget_saves_up_and_runs_out() -> None:
-    budget = LoadBudget(burst=2, per_request=0.5, per_idle_second=0.0)
-    assert budget.has(2)
-    budget.spend()
-    budget.spend()
-    assert not budget.has(1)
-    budget.earn(idle=1e9)
-    assert not budget.has(1)
-    for _ in range(100):
-        budget.earn(idle=0.0)
-    assert budget.has(2)
-    assert not budget.has(3), "no more than the burst is saved up"
-
-
-def test_a_node_with_nothing_to_do_may_load_again() -> None:
-    budget = LoadBudget(burst=1, per_request=0.0, per_idle_second=1 / 30)
-    budget.spend()
-    budget.earn(idle=29.0)
-    assert not budget.has(1)
-    budget.earn(idle=1.5)
-    assert budget.has(1)
-
-
 async def test_idle_time_counts_from_the_end_of_the_last_answer(
     engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,3 +221,108 @@ async def test_idle_time_counts_from_the_end_of_the_last_answer(
     now += 31
     await read(await service.chat(chat("hi")))
     assert chooser.situations[-1].may_load
+
+
+async def test_embedding_models_are_no_choice_for_a_chat(
+    service: InferenceService, engine: TwoModels, chooser: ByText
+) -> None:
+    engine.cards = [ModelCard(id="a-bert", pooling="mean"), *engine.cards]
+    engine.resident_now = "a-bert"
+    await read(await service.chat(chat("hi")))
+    assert [one.card.id for one in chooser.situations[-1].candidates] == ["quick", "thinker"]
+
+
+async def test_the_default_of_auto_is_a_quick_model_that_can_chat(engine: TwoModels) -> None:
+    engine.cards = [ModelCard(id="a-bert", pooling="mean"), ModelCard(id="b", role="reasoning"), *engine.cards]
+    assert (await automatic_service(engine, default_model="auto").resolve(None)).id == "quick"
+
+
+async def test_a_model_that_the_engine_cannot_describe_is_left_out(
+    service: InferenceService, engine: TwoModels, chooser: ByText, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.undescribed = {"quick"}
+    assert await read(await service.chat(chat("hi"))) == "thinker"
+    assert "cannot describe it" in caplog.text
+    engine.undescribed = {"quick", "thinker"}
+    with pytest.raises(ModelNotFound):
+        await service.chat(chat("hi"))
+
+
+async def test_a_choice_that_is_called_auto_itself_is_none(
+    service: InferenceService, engine: TwoModels, chooser: ByText
+) -> None:
+    """Another node behind this one may list it."""
+    engine.cards = [ModelCard(id="auto"), *engine.cards]
+    assert await service.target("auto") == "auto", "who names it gets it"
+    await read(await service.chat(chat("hi")))
+    assert [one.card.id for one in chooser.situations[-1].candidates] == ["quick", "thinker"]
+
+
+async def test_what_changes_a_model_does_not_take_auto_for_one(service: InferenceService) -> None:
+    with pytest.raises(ModelNotFound):
+        await service.resolve("auto")
+    assert (await service.resolve_for_use("auto")).id == "quick"
+
+
+async def test_a_count_costs_no_load(service: InferenceService, chooser: ByText) -> None:
+    for _ in range(20):
+        await service.count(chat(HARD))
+    await read(await service.chat(chat("hi")))
+    assert chooser.situations[-1].may_load
+
+
+async def test_a_second_attempt_has_the_time_that_is_left(
+    engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("exo.inference.service.time.monotonic", lambda: now)
+    service = automatic_service(engine, chooser, request_timeout=60.0)
+    engine.broken = {"thinker"}
+    attempts: list[float | None] = []
+
+    async def chat_of(request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        nonlocal now
+        attempts.append(request.limits.deadline)
+        now += 20
+        await engine.load(request.model)
+        yield Delta(finish_reason="stop")
+
+    monkeypatch.setattr(engine, "chat", chat_of)
+    await read(await service.chat(chat(HARD)))
+    assert attempts == [60.0, 40.0]
+
+
+async def test_clients_that_leave_during_a_load_cost_it_once(
+    service: InferenceService, engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_load = asyncio.Event()
+
+    async def chat_of(request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        await may_load.wait()
+        await engine.load(request.model)
+        yield Delta(finish_reason="stop")
+
+    monkeypatch.setattr(engine, "chat", chat_of)
+    for _ in range(30):
+        asked = asyncio.create_task(service.chat(chat(HARD)))
+        await until(lambda: (service._scheduler.running, service._scheduler.waiting) == (1, 0))
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    may_load.set()
+    await read(await service.chat(chat(HARD)))
+    await read(await service.chat(chat("hi")))
+    assert chooser.situations[-1].may_load
+
+
+async def test_what_was_accepted_before_a_drain_falls_back_all_the_same(
+    service: InferenceService, engine: TwoModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def load(model: str, *, keep_alive: float | None = None) -> None:
+        if model == "thinker":
+            service.draining = True
+            raise ModelLoadError("killed")
+
+    monkeypatch.setattr(engine, "load", load)
+    assert await read(await service.chat(chat(HARD))) == "quick"
+    with pytest.raises(Draining):
+        await service.chat(chat("hi"))

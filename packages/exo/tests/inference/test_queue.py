@@ -258,3 +258,10 @@ def test_nobody_passes_where_all_models_are_loaded_or_none(loaded: set[str]) -> 
         running = started[0].id
         order.append(running)
     assert order == [1, 2, 3, 4, 5]
+
+
+def test_a_warm_request_at_the_head_is_not_passed_by_one_whose_model_is_loaded() -> None:
+    queue = queue_with_a_runner()
+    queue.submit(Ticket(1, conversation="warm", model="other"))
+    queue.submit(Ticket(2, model="loaded"))
+    assert [ticket.id for ticket in queue.release(0, loaded={"loaded"})] == [1]

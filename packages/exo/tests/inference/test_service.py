@@ -50,11 +50,11 @@ async def test_without_a_set_default_the_first_model_is_it() -> None:
 async def test_auto_is_the_default_model_unless_a_model_has_that_name(name: str) -> None:
     engine = FakeEngine()
     engine.cards = [ModelCard(id="b"), ModelCard(id="a")]
-    assert (await service_for(engine, default_model="b").resolve(name)).id == "b"
+    assert (await service_for(engine, default_model="b").resolve_for_use(name)).id == "b"
     engine.cards = [ModelCard(id="b"), ModelCard(id="c", aliases=("auto",))]
-    assert (await service_for(engine, default_model="b").resolve(name)).id == "c"
+    assert (await service_for(engine, default_model="b").resolve_for_use(name)).id == "c"
     with pytest.raises(ModelNotFound, match="'gone'"):
-        await service_for(FakeEngine(), default_model="gone").resolve(name)
+        await service_for(FakeEngine(), default_model="gone").resolve_for_use(name)
 
 
 @pytest.mark.parametrize("name", ["gpt-4", "mm", "m ", "default"])

@@ -10,6 +10,7 @@ from scripted_server import ScriptedEngine
 
 from exo.inference import Capability, InferenceService, NodeMetrics
 from exo.inference.choice import ModelChoice, Situation
+from exo.models import ModelDescription
 from exo.types import (
     ChatRequest,
     CompletionRequest,
@@ -42,9 +43,16 @@ class TwoModels(ScriptedEngine):
         self.loads: list[str] = []
         self.answered: list[str] = []
         self.resident_now = "quick"
+        self.cards = [QUICK, THINKER]
+        self.undescribed: set[str] = set()
 
     async def models(self) -> Sequence[ModelCard]:
-        return [QUICK, THINKER]
+        return self.cards
+
+    async def describe(self, model: str) -> ModelDescription:
+        if model in self.undescribed:
+            raise OSError("gone")
+        return await super().describe(model)
 
     def loaded(self) -> Sequence[str]:
         return [self.resident_now] if self.resident_now else []
@@ -88,6 +96,9 @@ class ByText:
     def __init__(self) -> None:
         self.situations: list[Situation] = []
 
+    def role_of(self, card: ModelCard) -> ModelRole:
+        return card.role
+
     def choose(self, request: ChatRequest | CompletionRequest, situation: Situation) -> ModelChoice:
         self.situations.append(situation)
         text = request.messages[-1].content if isinstance(request, ChatRequest) else request.prompt
@@ -95,10 +106,11 @@ class ByText:
         loaded = next(one.card.id for one in situation.candidates if one.loaded or one is situation.candidates[-1])
         if not situation.may_load:
             hard = loaded == "thinker"
-        first, other = ("thinker", "quick") if hard else ("quick", "thinker")
+        there = [one.card.id for one in situation.candidates if one.card.id in ("quick", "thinker")]
+        first, *others = reversed(there) if hard else there
         rule = "proof" if hard else "short-question"
         role: ModelRole = "reasoning" if hard else "quick"
-        return ModelChoice(model=first, role=role, rule=rule, reason="the text says so", others=(other,))
+        return ModelChoice(model=first, role=role, rule=rule, reason="the text says so", others=tuple(others))
 
 
 def automatic_service(engine: TwoModels, chooser: ByText | None = None, **options: object) -> InferenceService:

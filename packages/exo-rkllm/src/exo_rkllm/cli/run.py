@@ -43,7 +43,6 @@ async def _own_engine(model: str, env: Mapping[str, str]) -> AsyncIterator[Ask]:
     engine = RKLLMInferenceEngine(make_context(env))
     service = service_of(engine, engine.context)
     try:
-        card = await service.resolve(model)
-        yield ask_service(service, card.id)
+        yield ask_service(service, await service.target(model))
     finally:
         await service.close()

@@ -25,7 +25,7 @@ from exo.api.dialect import (
     send_stream,
     send_whole,
 )
-from exo.inference import LATEST, Answer, InferenceService
+from exo.inference import LATEST, Answer, InferenceService, is_automatic
 from exo.types import BadModelfile, ChatRequest, InvalidRequest, Message, ModelNotFound
 from exo_rkllm import __version__
 from exo_rkllm.server.earlier_answer import EarlierStream, EarlierWhole
@@ -100,7 +100,7 @@ class Earlier:
         exchange = exchange_of(scope)
         exchange.inference = True
         asked = decode(await read_body(scope, receive, self._settings), EarlierGenerate)
-        model = await self._id(asked.model) if asked.model else self._current()
+        model = await self._asked_for(asked.model)
         if model is None:
             raise InvalidRequest(f"{_NO_MODEL} Load one with /load_model, or name it in `model`.", param="model")
         exchange.model = model
@@ -145,6 +145,14 @@ class Earlier:
     def _current(self) -> str | None:
         resident = self._service.engine.resident()
         return resident[0].id if resident else None
+
+    async def _asked_for(self, name: str | None) -> str | None:
+        """What a request has for its model: the current one if it names none, None if there is none."""
+        if not name and not self._service.default_is_automatic:
+            return self._current()
+        if not name or is_automatic(name):
+            return await self._service.target(name)
+        return await self._id(name)
 
     async def _id(self, name: str) -> str:
         """The model's id; the oldest servers called a model by its file, and so do their clients."""

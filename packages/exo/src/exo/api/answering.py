@@ -171,6 +171,7 @@ def note_late(exchange: Exchange, error: ExoError) -> None:
 
 def note_choice(exchange: Exchange, choice: ModelChoice) -> None:
     """The client is told which model answers, and why."""
+    exchange.rule = choice.rule
     exchange.extra_headers.append((ROUTE_HEADER, route_text(choice)))
 
 

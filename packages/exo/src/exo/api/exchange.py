@@ -34,13 +34,14 @@ class Exchange:
     """What is known of a request; the log line and the metrics are made of it at the end.
 
     `model` is set only to the id of a served model, never to what a client sent; where the node chooses it, once it
-    has. `error` is the code of an error that came after the status was sent. `extra_headers` go with whatever is
-    answered.
+    has, and `rule` is then the name of what decided. `error` is the code of an error that came after the status was
+    sent. `extra_headers` go with whatever is answered.
     """
 
     id: str
     started: float
     model: str = ""
+    rule: str = ""
     inference: bool = False
     status: int = 0
     error: str = ""

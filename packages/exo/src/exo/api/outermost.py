@@ -114,6 +114,8 @@ def _log_fields(scope: Scope, exchange: Exchange, seconds: float) -> dict[str, s
     }
     if exchange.model:
         fields["model"] = exchange.model
+    if exchange.rule:
+        fields["rule"] = exchange.rule
     if exchange.key:
         fields["key"] = exchange.key
     if exchange.first_token is not None:

@@ -50,10 +50,10 @@ async def _connect(model: str, chosen: Mapping[str, Any], env: Mapping[str, str]
             return
     print(f"No node answers on {url}; the model runs in this process.", file=sys.stderr)
     plugins, choice = choose_engine(chosen["engine"], env)
-    service = build_service(plugins, choice, settings.models_dir(chosen), env)
+    make_chooser = settings.make_chooser(None)
+    service = build_service(plugins, choice, settings.models_dir(chosen), env, make_chooser=make_chooser)
     try:
-        card = await service.resolve(model)
-        yield ask_service(service, card.id)
+        yield ask_service(service, await service.target(model))
     finally:
         await service.close()
 
@@ -115,15 +115,25 @@ async def _ask_node(
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code != httpx2.codes.OK:
                 raise refusal(await response.aread())
-            async for line in response.aiter_lines():
-                if line.startswith("data: {"):
+            async for line in _lines(response.aiter_bytes()):
+                if line.startswith(b"data: {"):
                     yield _piece_of(line)
     except httpx2.TransportError as error:
         raise EngineError(f"The connection to {client.base_url} broke: {error}.") from error
 
 
-def _piece_of(line: str) -> Delta:
-    chunk = json.loads(line.removeprefix("data: "))
+async def _lines(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Between newlines only: the client's own lines end at U+0085 and U+2028 too, which a text may have."""
+    begun = b""
+    async for piece in content:
+        *lines, begun = (begun + piece).split(b"\n")
+        for line in lines:
+            yield line
+    yield begun
+
+
+def _piece_of(line: bytes) -> Delta:
+    chunk = json.loads(line.removeprefix(b"data: ").decode(errors="replace"))
     if "error" in chunk:
         raise EngineError(chunk["error"]["message"])
     deltas = [choice["delta"] for choice in chunk["choices"]]

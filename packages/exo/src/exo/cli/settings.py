@@ -246,14 +246,14 @@ def read(settings: tuple[Setting, ...], flags: argparse.Namespace, env: Mapping[
 def service_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The part of SERVE_SETTINGS that InferenceService takes. Reads routing rules; raises ConfigurationError."""
     return {
-        "make_chooser": _make_chooser(chosen["routing_rules"]),
+        "make_chooser": make_chooser(chosen["routing_rules"]),
         "queue_limit": chosen["queue_limit"],
         "default_model": chosen["default_model"],
         "request_timeout": chosen["request_timeout"] or None,
     }
 
 
-def _make_chooser(rules: Path | None) -> Callable[[], Any]:
+def make_chooser(rules: Path | None) -> Callable[[], Any]:
     """What makes the router. A file of one's own is read now, so that a mistake in it is known at start."""
 
     def make() -> Any:

@@ -1,6 +1,7 @@
 """The engine contract, plugin discovery, the scheduler and the built-in engines."""
 
 from exo.inference.answer import Answer
+from exo.inference.automatic import is_automatic
 from exo.inference.engine import (
     Availability,
     Capability,
@@ -42,6 +43,7 @@ __all__ = [
     "describe_card",
     "describe_exit",
     "discover",
+    "is_automatic",
     "restart_delay",
     "with_load",
 ]

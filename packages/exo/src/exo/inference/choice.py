@@ -59,7 +59,8 @@ class ModelChooser(Protocol):
     """Chooses the model of a request for `auto`.
 
     `loads_per_request` is how many loads of models it may cause for each request that it decides, `load_burst` how many
-    it may save up. A node that has nothing to do saves up one in each `idle_seconds_per_load` as well.
+    it may save up. A node that has nothing to do saves up one in each `idle_seconds_per_load` as well. `role_of` is the
+    role that a model has for the choice.
     """
 
     @property
@@ -68,4 +69,5 @@ class ModelChooser(Protocol):
     def load_burst(self) -> int: ...
     @property
     def idle_seconds_per_load(self) -> float: ...
+    def role_of(self, card: ModelCard) -> ModelRole: ...
     def choose(self, request: ChatRequest | CompletionRequest, situation: Situation) -> ModelChoice: ...

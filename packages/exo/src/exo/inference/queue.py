@@ -149,7 +149,8 @@ class AdmissionQueue:
         urgent = [entry for entry in self._waiting if entry.ticket.priority == best]
         key = self._next_key(urgent)
         peers = [entry for entry in urgent if entry.ticket.key == key]
-        chosen = self._warm_position(peers) or _loaded_position(peers, loaded)
+        warm = self._warm_position(peers)
+        chosen = _loaded_position(peers, loaded) if warm is None else warm
         for entry in peers[:chosen]:
             entry.overtaken += 1
         self._waiting.remove(peers[chosen])
@@ -160,14 +161,14 @@ class AdmissionQueue:
         keys = dict.fromkeys(entry.ticket.key for entry in entries)  # in the order of arrival
         return min(keys, key=lambda key: (running[key], self._last_turns.get(key, 0)))
 
-    def _warm_position(self, peers: list[_Waiting]) -> int:
-        """Position of the first request with a warm cache that may pass all before it, else 0."""
+    def _warm_position(self, peers: list[_Waiting]) -> int | None:
+        """Position of the first request with a warm cache that may pass all before it; None if there is none."""
         for position, entry in enumerate(peers):
             if self._warm and entry.ticket.conversation == self._warm:
                 return position
             if entry.overtaken >= MAX_OVERTAKES:
                 break
-        return 0
+        return None
 
     def _retry_after(self, mean_run: float) -> int:
         return max(1, min(60, math.ceil(mean_run * (self.waiting + 1) / self.slots)))

@@ -16,10 +16,9 @@ import msgspec
 
 from exo.inference.accounts import Accounts
 from exo.inference.answer import Answer
-from exo.inference.automatic import AutomaticChoice, MakeChooser, is_automatic
+from exo.inference.automatic import OPEN_MODEL, AutomaticChoice, Decision, MakeChooser, is_automatic
 from exo.inference.caller import Caller, current_caller
 from exo.inference.cards import find_card
-from exo.inference.choice import ModelChoice
 from exo.inference.conversation import conversation_key
 from exo.inference.dimensions import shortened
 from exo.inference.engine import InferenceEngine
@@ -28,6 +27,7 @@ from exo.inference.metrics import NodeMetrics
 from exo.inference.preload import Preload
 from exo.inference.refusals import checks_format, need, refuse_what_cannot_run
 from exo.inference.scheduler import Lease, Scheduler, shutting_down
+from exo.inference.served import ServedModels
 from exo.inference.tool_calls import answer_with_tools
 from exo.types import (
     ChatRequest,
@@ -36,22 +36,17 @@ from exo.types import (
     Draining,
     EmbeddingRequest,
     Embeddings,
-    EngineError,
-    EngineUnavailable,
     ExoError,
     ModelCard,
-    ModelLoadError,
-    ModelNotFound,
     RunFailed,
     ShuttingDown,
 )
-from exo.types.card import AUTO_MODEL
 
 logger = logging.getLogger(__name__)
 Request: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest
 Kept = TypeVar("Kept", ChatRequest, CompletionRequest, EmbeddingRequest)
 Open = TypeVar("Open", ChatRequest, CompletionRequest)
-"""A request that may leave the choice of its model open."""
+"""A request that may leave its model open."""
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -92,17 +87,13 @@ class InferenceService:
     ) -> None:
         self.engine = engine
         self.metrics = metrics
-        self._automatic = None if make_chooser is None else AutomaticChoice(engine, make_chooser, metrics)
-        self._default_is_automatic = is_automatic(default_model)
-        if self._default_is_automatic:
-            default_model = None
+        self._automatic = make_chooser and AutomaticChoice(engine, make_chooser, metrics, loaded=self._loaded)
+        self._served = ServedModels(engine, default_model, self._automatic)
         self._scheduler = Scheduler(slots=engine.slots, limit=queue_limit, loaded=self._loaded)
         self._accounts = Accounts(metrics)
-        self._default_model = default_model
-        self._default_was_asked_for = default_model is not None
         self._request_timeout = request_timeout
         self._answers: set[Answer] = set()
-        self._preload = Preload(self._load_first_good, engine=engine.name)
+        self._preload = Preload(self._served.load_first_good, engine=engine.name)
         self.notice = 0.0
         self._draining = False
         self._refuses_from = 0.0
@@ -118,19 +109,31 @@ class InferenceService:
     @property
     def default_is_automatic(self) -> bool:
         """Whether a request that names no model leaves the choice to the node."""
-        return self._default_is_automatic and self._automatic is not None
+        return self._served.default_is_automatic and self._automatic is not None
 
     async def models(self) -> list[ModelCard]:
         """What can be served now, the default model first. Raises EngineError if the engine cannot tell."""
-        try:
-            cards = await self.engine.models()
-        except ExoError:
-            raise
-        except Exception as error:  # an engine is a plugin and may raise anything
-            logger.exception("the engine %s cannot tell its models", self.engine.name)
-            raise EngineError(f"The engine {self.engine.name} cannot tell its models: {error!r}.") from error
-        default = find_card(cards, self._default_model)
-        return sorted(cards, key=lambda card: (card is not default, card.id))
+        return await self._served.models()
+
+    async def resolve(self, name: str | None) -> ModelCard:
+        """The card for a model's id or alias, see ServedModels.resolve."""
+        return await self._served.resolve(name)
+
+    async def resolve_for_use(self, name: str | None) -> ModelCard:
+        """As `resolve`, with `auto` for the default model."""
+        return await self._served.resolve_for_use(name)
+
+    async def target(self, name: str | None) -> str:
+        """The `model` of a request: OPEN_MODEL where it is to be chosen once the request is read, else a model's id.
+
+        Raises as `resolve`.
+        """
+        left_open = is_automatic(name) or (not name and self.default_is_automatic)
+        if left_open and self._automatic is not None:
+            cards = await self.models()
+            if cards and find_card(cards, name) is None:
+                return OPEN_MODEL
+        return (await self.resolve_for_use(name)).id
 
     async def update_model_info(self) -> None:
         """Bring exo_model_info up to date; called before metrics are read."""
@@ -139,49 +142,6 @@ class InferenceService:
         for card in cards:
             self.metrics.model_info.labels(card.id, card.family, self.engine.name).set(1)
 
-    async def resolve(self, name: str | None) -> ModelCard:
-        """The card for a model's id or alias; no name and `auto` mean the default model.
-
-        Raises ModelNotFound, ModelLoadError, EngineUnavailable.
-
-        Without `--default-model` the first one by name becomes the default, and stays it for as long as it is there.
-        """
-        cards = await self.models()
-        wanted = name or self._default_model
-        found = find_card(cards, wanted)
-        if found is not None:
-            return found
-        if not cards:
-            await self._refuse_if_not_ready()
-        if is_automatic(name):
-            return await self.resolve(None)
-        if name or self._default_was_asked_for:
-            raise ModelNotFound(wanted or "", [card.id for card in cards])
-        if not cards:
-            raise ModelLoadError(f"No model is in the store. {self.engine.no_model_hint}")
-        quick = (card for card in cards if self._default_is_automatic and card.role == "quick")
-        first = next(quick, cards[0])
-        self._default_model = first.id
-        return first
-
-    async def target(self, name: str | None) -> str:
-        """The `model` of a request: `auto` where it is to be chosen once the request is read, else a model's id.
-
-        Raises as `resolve`.
-        """
-        left_open = is_automatic(name) or (not name and self.default_is_automatic)
-        if left_open and self._automatic is not None:
-            cards = await self.models()
-            if cards and find_card(cards, name) is None:
-                return AUTO_MODEL
-        return (await self.resolve(name)).id
-
-    async def _refuse_if_not_ready(self) -> None:
-        """An engine without models may be one that has never reached the server which has them."""
-        health = await self.engine.health()
-        if not health.ready:
-            raise EngineUnavailable(health.detail or f"The engine {self.engine.name} is not ready.")
-
     def start(self, *, preload: bool = True) -> None:
         """Begin to load the default model in the background."""
         if preload:
@@ -189,7 +149,7 @@ class InferenceService:
 
     async def chat(self, request: ChatRequest) -> Answer:
         """Admit a request and return once its run has begun. `request.model` is what `target` says."""
-        if self._automatic is not None and request.model == AUTO_MODEL:
+        if self._automatic is not None and request.model == OPEN_MODEL:
             return await self._choose_and_ask(self._automatic, request, functools.partial(self._chat, chosen=True))
         return await self._chat(request)
 
@@ -204,20 +164,23 @@ class InferenceService:
         conversation = conversation_key(request)
         return await self._admit(request, work, conversation=conversation, meanwhile=meanwhile, chosen=chosen)
 
-    async def settle(self, request: Open) -> tuple[Open, ModelChoice | None]:
-        """The request with its model chosen now, where that was left open: for a count, or several answers at once."""
-        if self._automatic is None or request.model != AUTO_MODEL:
-            return request, None
-        choice = await self._automatic.choose(request, await self.models(), self._waiting())
-        self._automatic.on_start(choice.model)
-        return self._automatic.fitted(request, choice.model), choice
-
     async def _choose_and_ask(
         self, automatic: AutomaticChoice, request: Open, ask: Callable[[Open], Awaitable[Answer]]
     ) -> Answer:
         self._refuse_new()
-        choice = await automatic.choose(request, await self.models(), self._waiting())
-        return await automatic.answer(request, choice, ask)
+        limit, arrived = self._deadline_of(request), time.monotonic()
+        request = _due_in(request, limit)
+        decision = await self._decided(automatic, request)
+
+        async def attempt(request: Open) -> Answer:
+            """A second one, after a load that failed, has the time that is left."""
+            return await ask(_due_in(request, None if limit is None else limit - (time.monotonic() - arrived)))
+
+        return await automatic.answer(request, decision, attempt)
+
+    async def _decided(self, automatic: AutomaticChoice, request: ChatRequest | CompletionRequest) -> Decision:
+        with self._defects_named(request.id):
+            return await automatic.decide(request, await self.models(), self._waiting)
 
     def _loaded(self) -> Sequence[str]:
         try:
@@ -232,7 +195,9 @@ class InferenceService:
     async def count(self, request: ChatRequest) -> int:
         """The number of tokens that `chat` would prefill. Raises what it would refuse before it waits for a slot."""
         self._refuse_new()
-        request, _ = await self.settle(request)
+        if self._automatic is not None and request.model == OPEN_MODEL:
+            decision = await self._decided(self._automatic, request)
+            request = decision.fitted(request, decision.choice.model)
         refuse_what_cannot_run(self.engine, request)
         if checks_format(self.engine, request):
             request = first_attempt(request)
@@ -241,7 +206,7 @@ class InferenceService:
 
     async def complete(self, request: CompletionRequest) -> Answer:
         """As `chat`, for a raw prompt."""
-        if self._automatic is not None and request.model == AUTO_MODEL:
+        if self._automatic is not None and request.model == OPEN_MODEL:
             return await self._choose_and_ask(self._automatic, request, functools.partial(self._complete, chosen=True))
         return await self._complete(request)
 
@@ -349,21 +314,6 @@ class InferenceService:
         await self._preload.close()
         await self.engine.close()
 
-    async def _load_first_good(self) -> None:
-        """Load the default model. If none was asked for, one that cannot be loaded gives way to the next."""
-        first = await self.resolve(None)
-        candidates = [first] if self._default_was_asked_for else await self.models()
-        for card in candidates:
-            try:
-                await self.engine.load(card.id)
-            except ModelLoadError as error:
-                if card is candidates[-1]:
-                    raise
-                logger.warning("%s cannot be the default model: %s", card.id, error.message)
-            else:
-                self._default_model = card.id
-                return
-
     async def _admit(
         self,
         request: Request,
@@ -374,7 +324,8 @@ class InferenceService:
         chosen: bool = False,
     ) -> Answer:
         """The answer that `work` makes, once it has a slot and its run has begun. `chosen`: its model was open."""
-        self._refuse_new()
+        if not chosen:  # else it was accepted before its model was chosen
+            self._refuse_new()
         caller = current_caller()
         self._accounts.open(caller, mean_run=self._scheduler.mean_run)
         deltas = self._run(
@@ -474,6 +425,13 @@ class InferenceService:
             self.metrics.cached.labels(model).inc(answer.usage.cached_tokens)
             if answer.timings.decode > 0:
                 self.metrics.speed.labels(model).set(answer.completion_tokens / answer.timings.decode)
+
+
+def _due_in(request: Open, seconds: float | None) -> Open:
+    if seconds is None:
+        return request
+    limits = msgspec.structs.replace(request.limits, deadline=max(seconds, 0.0))
+    return msgspec.structs.replace(request, limits=limits)
 
 
 def _guess(request: Request) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exo.models.modelfile import FILE_NAME, read_from
 from exo.types import BadModelfile, BadModelName, StoreError
+from exo.types.card import AUTO_MODEL
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*")
 _LONGEST_NAME = 200
@@ -35,7 +36,12 @@ class StoredModel:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a model's folder may have this name, so that it neither leaves the store nor looks unfinished."""
+    """Whether a model's folder may have this name, so that it neither leaves the store nor looks unfinished.
+
+    `auto` leaves the choice of a model to the node, so it can be the name of none.
+    """
+    if name.lower() == AUTO_MODEL:
+        return False
     return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None and not name.endswith(PARTIAL_SUFFIX)
 
 
@@ -56,7 +62,8 @@ class ModelStore:
         if not is_model_name(model_id):
             raise BadModelName(
                 f"{_shown(model_id)} cannot be the name of a model folder: use letters, digits and . _ : + -, begin "
-                f"with a letter or a digit, do not end with {PARTIAL_SUFFIX}; up to {_LONGEST_NAME} characters."
+                f"with a letter or a digit, do not end with {PARTIAL_SUFFIX}; up to {_LONGEST_NAME} characters; not "
+                f"{AUTO_MODEL}, which leaves the choice to the node."
             )
         return self.root / model_id
 

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from exo.api.anthropic.schema import AnthropicModel, AnthropicModelList
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import send_json
+from exo.api.listing import listed_models, shown_model
 from exo.inference import InferenceService
 from exo.types import ModelCard
 
@@ -39,12 +40,12 @@ class AnthropicModels:
         ]
 
     async def list_models(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        models = [_model(card) for card in await self._service.models()]
+        models = [_model(card) for card in await listed_models(self._service)]
         first, last = (models[0].id, models[-1].id) if models else (None, None)
         await send_json(send, 200, AnthropicModelList(data=models, first_id=first, last_id=last))
 
     async def show_model(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        await send_json(send, 200, _model(await self._service.resolve(scope["path_params"]["model"])))
+        await send_json(send, 200, _model(await shown_model(self._service, scope["path_params"]["model"])))
 
 
 def _model(card: ModelCard) -> AnthropicModel:

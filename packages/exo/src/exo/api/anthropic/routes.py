@@ -19,7 +19,6 @@ from exo.api.exchange import cancelled_when_gone, exchange_of, read_body, send_j
 from exo.api.settings import HttpSettings
 from exo.inference import InferenceService
 from exo.types import ChatRequest
-from exo.types.card import AUTO_MODEL
 
 REQUEST_ID_HEADER = b"request-id"
 """Where Anthropic's clients look for what others find in x-request-id."""
@@ -67,6 +66,6 @@ class Anthropic:
         exchange.extra_headers.append((REQUEST_ID_HEADER, exchange.id.encode()))
         wire = decode(await read_body(scope, receive, self._settings), kind)
         model = await self._service.target(wire.model)
-        exchange.model = "" if model == AUTO_MODEL else model
+        exchange.model = model
         capabilities = self._service.engine.capabilities
         return wire, chat_request(wire, model=model, request_id=exchange.id, capabilities=capabilities)

@@ -41,8 +41,8 @@ from exo.api.ollama.schema import (
 )
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
+from exo.inference.automatic import OPEN_MODEL
 from exo.types import ChatRequest, CompletionRequest, Embeddings, ModelCard, UnsupportedParameter, Usage
-from exo.types.card import AUTO_MODEL
 
 T = TypeVar("T")
 MakeNamedLine = Callable[[str, str, str, list[OllamaToolCallOut]], AnswerLine]
@@ -141,10 +141,10 @@ class Ollama:
     async def _model(self, scope: Scope, name: str, options: Options | None, *, open_if: bool = False) -> str:
         """The id of the model that a request names, if its context is as long as the request wants it.
 
-        `auto` where it is to be chosen, which needs a text, so only if `open_if`.
+        OPEN_MODEL where it is to be chosen, which needs a text, so only if `open_if`.
         """
-        model = await self._service.target(name) if open_if else (await self._service.resolve(name)).id
-        if model == AUTO_MODEL:
+        model = await self._service.target(name) if open_if else (await self._service.resolve_for_use(name)).id
+        if model == OPEN_MODEL:
             return model
         exchange_of(scope).model = model
         if options is not None and options.num_ctx is not None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+import msgspec
+
 from exo.api.answering import EVENT_STREAM, StreamWriter
 from exo.inference import Answer
+from exo.inference.automatic import OPEN_MODEL
 from exo.inference.caller import current_caller
-from exo.types import Delta, ExoError, InvalidRequest, Timings, Usage
+from exo.types import ChatRequest, CompletionRequest, Delta, ExoError, InvalidRequest, Timings, Usage
 
 Ask = Callable[[], Awaitable[Answer]]
 ChoiceT = TypeVar("ChoiceT")
+Open = TypeVar("Open", ChatRequest, CompletionRequest)
+"""A request that may leave its model open."""
 ChoiceT_co = TypeVar("ChoiceT_co", covariant=True)
 _AHEAD = 16
 """How many deltas may wait for a client that reads slowly, before the engine has to wait for it too."""
@@ -34,6 +40,24 @@ def joined(asks: Sequence[Ask], *, for_each_prompt: int) -> Ask:
             param="n",
         )
     return Choices(asks, for_each_prompt=for_each_prompt).begin
+
+
+def of_one_model(ask: Callable[[Open], Awaitable[Answer]], requests: Sequence[Open]) -> list[Ask]:
+    """What asks for each of them, all of the same model: where it is open, the first one's answer decides it."""
+    if len(requests) == 1 or requests[0].model != OPEN_MODEL:
+        return [functools.partial(ask, request) for request in requests]
+    known: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def lead() -> Answer:
+        answer = await ask(requests[0])
+        known.set_result(answer.model)
+        return answer
+
+    async def follow(request: Open) -> Answer:
+        """If the first one fails, that is the failure of all, and cancels this."""
+        return await ask(msgspec.structs.replace(request, model=await asyncio.shield(known)))
+
+    return [lead, *(functools.partial(follow, request) for request in requests[1:])]
 
 
 class ChoiceDelta(Delta, frozen=True, kw_only=True):
@@ -61,7 +85,8 @@ class Choices:
         """An answer whose deltas are each a ChoiceDelta, but for the last one: it has the usage of all choices."""
         joined = Answer(self._joined(), on_end=lambda _: None)
         await joined.begin()
-        joined.model = next(iter(self._answers.values())).model
+        first = next(iter(self._answers.values()))
+        joined.model, joined.choice = first.model, first.choice
         return joined
 
     async def _joined(self) -> AsyncGenerator[Delta, None]:

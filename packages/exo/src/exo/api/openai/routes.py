@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import msgspec
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -17,7 +16,6 @@ from exo.api.answering import (
     WholeWriter,
     answer_request,
     log_prompt,
-    note_choice,
     send_late,
     streamed,
     whole,
@@ -25,9 +23,10 @@ from exo.api.answering import (
 from exo.api.decoding import decode
 from exo.api.endpoint import Endpoint
 from exo.api.exchange import cancelled_when_gone, exchange_of, read_body, send_json
+from exo.api.listing import listed_models, shown_model
 from exo.api.openai.answer import chunk_writer, collector, error_body
 from exo.api.openai.answer_schema import ModelList, ModelOut
-from exo.api.openai.choices import joined
+from exo.api.openai.choices import joined, of_one_model
 from exo.api.openai.completions import completion_requests, text_collector, text_writer
 from exo.api.openai.embeddings import embedding_request, embeddings_body
 from exo.api.openai.request import chat_request, names_of
@@ -35,12 +34,9 @@ from exo.api.openai.schema import ChatCompletionRequest, CompletionRequestIn, Em
 from exo.api.openai.shared import asks_for_usage, named_as_sent, repeated
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
-from exo.inference.automatic import is_automatic
 from exo.types import ChatRequest, CompletionRequest, EmbeddingRequest, NotFound
-from exo.types.card import AUTO_MODEL
 
 T = TypeVar("T", ChatCompletionRequest, CompletionRequestIn, EmbeddingRequestIn)
-Open = TypeVar("Open", ChatRequest, CompletionRequest)
 
 
 class OpenAI:
@@ -63,30 +59,22 @@ class OpenAI:
         ]
 
     async def list_models(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
-        models = [card.id for card in await self._service.models()]
-        if models and self._service.default_is_automatic:
-            models.insert(
-                0, AUTO_MODEL
-            )  # the default comes first; a client that takes its models from here can choose it
-        await send_json(send, 200, ModelList(data=[self._model(model) for model in models]))
+        cards = await listed_models(self._service)
+        await send_json(send, 200, ModelList(data=[self._model(card.id) for card in cards]))
 
     async def show_model(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape
         name = scope["path_params"]["model"]
         if not name:
             raise NotFound("A model's id is missing; /v1/models lists them.")
-        open_here = is_automatic(name) and self._service.default_is_automatic
-        model = await self._service.target(name) if open_here else (await self._service.resolve(name)).id
-        await send_json(send, 200, self._model(model))
+        card = await shown_model(self._service, name)
+        await send_json(send, 200, self._model(card.id))
 
     async def chat_completions(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire, model = await self._read(scope, receive, ChatCompletionRequest)
         request = chat_request(wire, model=model, request_id=exchange_of(scope).id)
         log_prompt(request, self._settings)
         count = wire.n or 1
-        if count > 1:
-            request = await self._settled(scope, request)
-        ask = functools.partial(self._chat, names=names_of(wire))
-        asks = [functools.partial(ask, choice) for choice in repeated(request, count)]
+        asks = of_one_model(functools.partial(self._chat, names=names_of(wire)), repeated(request, count))
         if wire.stream:
             usage = asks_for_usage(wire)
             deliver = self._streamed(scope, send, functools.partial(chunk_writer, count=count, include_usage=usage))
@@ -98,13 +86,10 @@ class OpenAI:
         wire, model = await self._read(scope, receive, CompletionRequestIn)
         requests = completion_requests(wire, model=model, request_id=exchange_of(scope).id)
         count = wire.n or 1
-        if len(requests) > 1:
-            model = (await self._settled(scope, requests[0])).model
-            requests = [msgspec.structs.replace(request, model=model) for request in requests]
         for request in requests[::count]:
             log_prompt(request, self._settings)
         echoes = [request.prompt if wire.echo else "" for request in requests]
-        asks = [functools.partial(self._complete, request) for request in requests]
+        asks = of_one_model(self._complete, requests)
         if wire.stream:
             usage = asks_for_usage(wire)
             deliver = self._streamed(scope, send, lambda answering: text_writer(answering, echoes, include_usage=usage))
@@ -123,23 +108,16 @@ class OpenAI:
             await send(message)
 
     async def _read(self, scope: Scope, receive: Receive, kind: type[T]) -> tuple[T, str]:
-        """The request, and the id of its model, or `auto` where that is to be chosen."""
+        """The request, and the id of its model, or OPEN_MODEL where that is to be chosen."""
         exchange = exchange_of(scope)
         exchange.inference = True
         wire = decode(await read_body(scope, receive, self._settings), kind)
         if isinstance(wire, EmbeddingRequestIn):
-            exchange.model = (await self._service.resolve(wire.model)).id
+            exchange.model = (await self._service.resolve_for_use(wire.model)).id
             return wire, exchange.model
         model = await self._service.target(wire.model)
-        exchange.model = "" if model == AUTO_MODEL else model
+        exchange.model = model
         return wire, model
-
-    async def _settled(self, scope: Scope, request: Open) -> Open:
-        """Several answers to one request come from one model."""
-        request, choice = await self._service.settle(request)
-        if choice is not None:
-            note_choice(exchange_of(scope), choice)
-        return request
 
     def _streamed(self, scope: Scope, send: Send, make: Callable[[str], StreamWriter]) -> Deliver:
         return streamed(send, exchange_of(scope), lambda answer: make(answer.model))

@@ -31,7 +31,6 @@ from exo.api.responses.store import ResponseStore, StoredResponse, Turn
 from exo.api.settings import HttpSettings
 from exo.inference import Answer, InferenceService
 from exo.types import ChatRequest, InvalidRequest, Message, NotFound, PreviousResponseNotFound, UnsupportedParameter
-from exo.types.card import AUTO_MODEL
 
 STORED_HEADER = b"x-exo-response-id"
 """The id of a response that is going to be stored: a proxy sends what goes on from it to the same node."""
@@ -57,7 +56,7 @@ class Responses:
         exchange.inference = True
         wire = decode(await read_body(scope, receive, self._settings), ResponsesRequest)
         model = await self._service.target(wire.model)
-        exchange.model = "" if model == AUTO_MODEL else model
+        exchange.model = model
         items = input_items(wire)
         messages = messages_of(items)
         earlier = self._earlier(wire, exchange.key)
