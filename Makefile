@@ -36,7 +36,7 @@ test-all: ## the unit tests on every Python from 3.10 to 3.13 that is installed
 	tools/test-all-pythons
 
 bench: $(VENV)/.tools setup ## measure; tables on the terminal, JSON in bench/results
-	@for script in gateway llamacpp npu rkllama footprint; do $(BIN)/python bench/$$script.py || exit 1; done
+	@for script in gateway llamacpp npu rkllama footprint routing; do $(BIN)/python bench/$$script.py || exit 1; done
 
 lock: ## write constraints.txt anew, with the newest versions
 	tools/lock

@@ -13,7 +13,8 @@ _NOT_HERE = frozenset({"engine", "models_dir", "home", "no_preload"})
 _CHANGED = {
     "port": {"default": str(DEFAULT_SERVER_PORT), "flags": ("--port",)},
     "default_model": {
-        "help": "model to load at start, and for requests that name none; without it the first by name, on demand"
+        "help": "model to load at start, and for requests that name none, `auto` to choose for each; "
+        "without it the first by name, on demand"
     },
     "api_keys_file": {"help": "file of hashed API keys, one line each as `exo key NAME` prints it"},
 }

@@ -95,7 +95,7 @@ DEFAULT_MODEL = Setting(
     "EXO_DEFAULT_MODEL",
     "",
     values.text,
-    "model for requests that name none; without it the first by name that can be loaded",
+    "model for requests that name none, `auto` to choose for each; without it the first by name that can be loaded",
     ("--default-model",),
     "ID",
 )

@@ -10,7 +10,7 @@ from exo.api.fields import HONOURED, ONE_TIER, Fields, Handling
 _KEEP_ALL = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
 
 COUNT_TOKENS: Fields = {
-    "model": Handling("honoured", "An id or an alias."),
+    "model": Handling("honoured", "An id or an alias; with `auto` one that the node chooses."),
     "messages": Handling(
         "honoured", "Text of the roles user, assistant and system. The last one is not the assistant's."
     ),

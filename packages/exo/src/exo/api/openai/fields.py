@@ -9,7 +9,9 @@ from exo.api.fields import CACHE, HONOURED, ONE_TIER, Fields, Handling
 
 _LABEL = Handling("ignored", "A label for OpenAI's own accounts.")
 _RUN: Fields = {
-    "model": Handling("honoured", "An id or an alias; without it, and with `auto`, the default model."),
+    "model": Handling(
+        "honoured", "An id or an alias; without it the default model, with `auto` one that the node chooses."
+    ),
     "n": Handling("honoured", "1 to 16. Each choice is a run of its own, with its own seed: seed, seed + 1, …"),
     "stream": HONOURED,
     "stream_options": Handling("honoured", "`include_usage`; there is no obfuscation to be switched off."),
@@ -68,7 +70,7 @@ COMPLETIONS: Fields = {
 }
 EMBEDDINGS: Fields = {
     "input": Handling("honoured", "A text or up to 2048, none of them empty; numbers of tokens are refused."),
-    "model": _RUN["model"],
+    "model": Handling("honoured", "An id or an alias; without it, and with `auto`, the default model."),
     "encoding_format": HONOURED,
     "dimensions": Handling("honoured", "Vectors are cut to that many numbers and scaled to length 1."),
     "user": _LABEL,

@@ -7,7 +7,9 @@ from exo.api.fields import CACHE, HONOURED, ONE_TIER, Fields, Handling
 _LABEL = Handling("ignored", "A label for OpenAI's own accounts; the response repeats it.")
 
 RESPONSES: Fields = {
-    "model": Handling("honoured", "An id or an alias; without it, and with `auto`, the default model."),
+    "model": Handling(
+        "honoured", "An id or an alias; without it the default model, with `auto` one that the node chooses."
+    ),
     "input": Handling(
         "honoured",
         "A text, or messages, reasoning, function_call and function_call_output, text only. Others are refused, "
