@@ -15,7 +15,7 @@ from exo.routing import Router, read_rules
 from exo.types import ChatRequest, Message, ModelCard
 from report import Row, at_least, at_most, percentile, plain, publish
 
-PROMPTS = Path(__file__).parent.parent / "packages/exo/tests/routing/prompts/dev.jsonl"
+PROMPTS = Path(__file__).parent.parent / "packages/exo/tests/routing/prompts/test.jsonl"
 ACCURACY = 0.92
 FALSE_REASONING = 0.05
 _LONG = 100_000

@@ -14,7 +14,7 @@ from exo.routing import Router, read_rules
 from exo.types import ChatRequest, Message, ModelCard, ModelRole
 
 PROMPTS = Path(__file__).parent / "prompts"
-SETS = [("dev.jsonl", 0.95)]
+SETS = [("dev.jsonl", 0.96), ("validation.jsonl", 0.92), ("test.jsonl", 0.92)]
 FALSE_REASONING = 0.05
 KINDS = {
     "mathematics": "reasoning",
@@ -63,3 +63,8 @@ def test_the_prompts_are_labelled_as_defined_and_differ(name: str) -> None:
     assert len({each.prompt for each in prompts}) == len(prompts)
     counts = Counter((each.kind, each.language) for each in prompts)
     assert len(counts) == len(KINDS) * 5
+
+
+def test_no_prompt_is_in_two_sets() -> None:
+    prompts = [each.prompt.casefold().strip() for name, _ in SETS for each in read(name)]
+    assert len(set(prompts)) == len(prompts)

@@ -25,6 +25,9 @@ def sentence(text: str) -> Sentence:
         ("证明", "请证明", 1),
         ("写...函数", "写一个python函数", 0),
         ("tl;dr", "tl;dr please", 0),
+        ("löse*", "bitte loesen", 1),
+        ("Übersetz*", "uebersetze das", 0),
+        ("löse*", "bitte lösen", 1),
     ],
 )
 def test_a_phrase_is_found_where_it_begins(phrase: str, text: str, at: int) -> None:

@@ -32,6 +32,7 @@ def test_lines_of_programs(line: str) -> None:
         "import my contacts from the old phone please",
         "sort each line into a department (sales, staff, post):",
         "what does len() do in python?",
+        "给每条评论打标签(好评/差评):",
     ],
 )
 def test_lines_of_prose(line: str) -> None:
@@ -46,6 +47,7 @@ def test_lines_of_prose(line: str) -> None:
         ("| a | b |", True),
         ("eggs, milk, bread, and the rest of the list", False),
         ("苹果,橘子,香蕉,梨", False),
+        ("小张去;小王去;小刘不去;小陈不去", False),
     ],
 )
 def test_lines_of_data(line: str, *, data: bool) -> None:
@@ -54,4 +56,7 @@ def test_lines_of_data(line: str, *, data: bool) -> None:
 
 def test_a_statement_within_prose() -> None:
     assert has_statement("my loop never ends: while i < 10: print(i)")
+    assert has_statement("when x == 3 it stops")
+    assert has_statement("total = sum(values) is wrong")
+    assert not has_statement("n = 2k, so n2 = 4k2 = 2(2k2)")
     assert not has_statement("my day never ends: while i work, others sleep")

@@ -39,6 +39,16 @@ def test_the_router_is_a_chooser_with_its_budget() -> None:
     assert budget == (RULES.cost.loads_per_request, RULES.cost.load_burst, RULES.cost.idle_seconds_per_load)
 
 
+def test_a_role_by_the_rules_comes_before_that_of_the_card(tmp_path: Path) -> None:
+    own = tmp_path / "rules.toml"
+    own.write_text('[roles]\n"My-*" = "reasoning"\n"my-small*" = "quick"\n')
+    router = Router(read_rules(own))
+    assert router.role_of(ModelCard(id="my-Large")) == "reasoning"
+    assert router.role_of(ModelCard(id="my-small", role="reasoning")) == "quick"
+    assert router.role_of(ModelCard(id="other", role="reasoning")) == "reasoning"
+    assert router.role_of(ModelCard(id="other")) == "quick"
+
+
 def test_signals_come_before_the_text() -> None:
     assert chosen(PROOF, think=False) == ("q", "think")
     assert chosen(GREETING, effort="high") == ("r", "effort")

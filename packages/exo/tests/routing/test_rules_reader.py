@@ -48,6 +48,16 @@ def test_the_packaged_file_may_be_copied_as_it_is(tmp_path: Path) -> None:
         ("[text]\nend = 0", "text.end: expected int"),
         ("[texts]\nend = 9", "texts: there is no such key"),
         ("kinds = 3", "kinds: expected object"),
+        ("[cost]\ntokens_per_s = nan", "cost.tokens_per_s: this number is not finite"),
+        ("[cost]\nload_burst = 1" + "0" * 400, "cost.load_burst: this number is not finite, or far too large"),
+        ("[cost]\nload_burst = 1" + "0" * 5000, "a number in it is too long"),
+        ("[signals]\ntools = -inf", "signals.tools: this number is not finite"),
+        ("[kinds.code]\nbias = 1e999", "kinds.code.bias: this number is not finite"),
+        ("[kinds.code.cues.write]\nweight = inf", "kinds.code.cues.write.weight: this number is not finite"),
+        ("[kinds.code.cues.write]\nwords = ['a', nan]", "kinds.code.cues.write.words: this number is not finite"),
+        ("[cost]\nidle_seconds_per_load = 0.5", "cost.idle_seconds_per_load: expected float >= 1"),
+        ("[cost]\ncharacters_per_token_elsewhere = 0", "cost.characters_per_token_elsewhere: expected float > 0"),
+        ("[roles]\n'*a*b*c*d*' = 'quick'", "roles.*a*b*c*d*: a pattern may have 4 of `*` at most"),
         ("[text]\nend = ", "at the end of the file"),
         ("[text]\nend = = 3", "line 2, column 7"),
     ],
@@ -58,6 +68,10 @@ def test_a_fault_is_named_with_its_place(tmp_path: Path, text: str, said: str) -
         read_rules(path)
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
+
+
+def test_a_pattern_of_ids_may_have_four_stars(tmp_path: Path) -> None:
+    assert read_rules(file(tmp_path, "[roles]\n'*a*b*c*' = 'quick'")).roles["*a*b*c*"] == "quick"
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:

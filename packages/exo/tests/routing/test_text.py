@@ -23,6 +23,7 @@ def test_words_are_parted_from_ideographs_and_apostrophes() -> None:
     [
         ("One. Two? 3.5 km", [("one", False), ("two", True), ("3.5 km", False)]),
         ("谁坐在左边？请说明。", [("谁坐在左边", True), ("请说明", False)]),
+        ("三个开关在门外 里面一盏灯", [("三个开关在门外", False), ("里面一盏灯", False)]),
         ("first\nsecond", [("first", False), ("second", False)]),
     ],
 )
@@ -39,3 +40,13 @@ def test_of_a_long_text_only_the_ends_are_read() -> None:
 def test_two_ideographs_count_as_a_word() -> None:
     assert length_in_words("two words") == 2
     assert length_in_words("四个汉字") == 2
+
+
+@pytest.mark.parametrize(("blanks", "left"), [(" " * 5, 5), (" " * 8, 8), (" " * 300, 8), ("\t" * 300, 8)])
+def test_of_many_blanks_few_are_left(blanks: str, left: int) -> None:
+    """They would only take time: some patterns look at each of them again and again."""
+    assert len(bounded(f"a{blanks}b", 1000)) == left + 2
+
+
+def test_signs_that_stand_for_a_phrase_do_not_make_a_text_long() -> None:
+    assert len(simplified("\ufdfa" * 100)) <= 300

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import codecs
 import contextlib
+import functools
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -21,6 +24,8 @@ from exo.types import ChatRequest, ConfigurationError, EngineError, Message, Plu
 from exo.types.card import AUTO_MODEL
 
 _STDIN = "-"
+_LONGEST_LINE = 2**20
+"""In bytes. Without a limit a file such as /dev/zero would fill the memory."""
 
 
 class _Line(msgspec.Struct):
@@ -79,16 +84,44 @@ async def _candidates(chosen: Mapping[str, Any], env: Mapping[str, str]) -> tupl
 def _prompts_of(name: str) -> Iterator[str]:
     """Raises ConfigurationError, which names the file and the line at fault. Empty lines are passed over."""
     with _opened(name) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
+        lines = iter(functools.partial(file.readline, _LONGEST_LINE + 1), b"")
+        for number, line in enumerate(lines, 1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if not text.strip():
                 continue
             try:
-                yield msgspec.json.decode(line, type=_Line).prompt
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield _prompt_of(text)
+            except ValueError as error:
                 where = "stdin" if name == _STDIN else name
                 raise ConfigurationError(
                     f'{where}, line {number}: {error}. Each line has to be an object such as {{"prompt": "Hello"}}.'
                 ) from error
+
+
+def _prompt_of(line: bytes) -> str:
+    """Raises ValueError, without a full stop."""
+    if len(line) > _LONGEST_LINE:
+        raise ValueError(f"it is longer than {_LONGEST_LINE // 2**20} MiB")
+    try:
+        return msgspec.json.decode(line.decode("utf-8"), type=_Line).prompt
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    except msgspec.DecodeError as error:
+        half = r"it has one half of a surrogate pair (\ud800 to \udfff), which is no character"
+        raise ValueError(half if _has_half_a_pair(line) else str(error)) from None
+
+
+def _has_half_a_pair(line: bytes) -> bool:
+    """In an escape. msgspec takes it for something else, such as a truncated line."""
+    try:
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 @contextlib.contextmanager

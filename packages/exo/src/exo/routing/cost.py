@@ -35,47 +35,32 @@ class ModelPicker:
 
     def pick(self, request: Request, situation: Situation, wish: Wish) -> ModelChoice:
         """`model` is empty if there are no candidates."""
-        fitting = self._fitting(request, situation.candidates)
-        ranked = self._ranked(request, situation, fitting)
-        own = [candidate for candidate in ranked if candidate.card.role == wish.role]
-        own.sort(key=lambda candidate: candidate.card.id != wish.model)
-        rest = [candidate for candidate in ranked if candidate.card.role != wish.role]
-        if not own or not rest:
-            return self._without_alternative(situation, wish, [*own, *rest])
-        first, other = own[0], rest[0]
-        rule, reason = self._why_other(request, situation, wish, first, other)
-        if rule:
-            return _choice(wish, [other, *own, *rest[1:]], rule, reason)
-        return _choice(wish, [*own, *rest], wish.rule, wish.reason)
-
-    def _without_alternative(self, situation: Situation, wish: Wish, ranked: Sequence[Candidate]) -> ModelChoice:
+        ranked = self._ranked(request, situation, self._fitting(request, situation.candidates))
         if not ranked:
             return ModelChoice(model="", role=wish.role, rule=wish.rule, reason=wish.reason)
-        if ranked[0].card.role == wish.role:
-            return _choice(wish, ranked, wish.rule, wish.reason)
-        if any(candidate.card.role == wish.role for candidate in situation.candidates):
-            return _choice(wish, ranked, "context", f"The {wish.role} model has too short a context for the request.")
-        return _choice(wish, ranked, "only-role", f"There is no {wish.role} model here, so another one answers.")
-
-    def _why_other(
-        self, request: Request, situation: Situation, wish: Wish, first: Candidate, other: Candidate
-    ) -> tuple[str, str]:
-        """The rule by which `other` answers in place of `first`, and the reason; empty if `first` does."""
+        ranked.sort(key=lambda candidate: (candidate.card.role != wish.role, candidate.card.id != wish.model))
+        rule, reason = _why(situation, wish, ranked[0])
         if wish.firm:
-            return "", ""
+            return _choice(wish, ranked, rule, reason)
+        spared = _with_loads_spared(situation, wish, ranked)
+        if spared[0] is not ranked[0]:
+            rule, reason = _why_spared(situation)
+        first = self._first_in_time(request, situation, spared)
+        if first is not spared[0]:
+            rule = "deadline"
+            reason = f"The first choice, a {spared[0].card.role} model, would not be done before the deadline."
+        return _choice(wish, [first, *(other for other in spared if other is not first)], rule, reason)
+
+    def _first_in_time(self, request: Request, situation: Situation, ranked: Sequence[Candidate]) -> Candidate:
+        """The first that meets the deadline, or else is done first; none for which a load would be one too many."""
         deadline = request.limits.deadline
-        if deadline is not None:
-            needed = self._seconds(request, situation, first)
-            if needed > deadline and self._seconds(request, situation, other) < needed:
-                return "deadline", f"The {wish.role} model would not be done before the deadline of {deadline:g} s."
-        comes_anyway = situation.waiting.get(first.card.id, 0) > 0  # others wait for it: the load is theirs
-        if first.loaded or comes_anyway or not other.loaded:
-            return "", ""
-        if not situation.may_load:
-            return "load-budget", f"A {wish.role} model is called for, but models were loaded too often of late."
-        if wish.weak:
-            return "loaded-already", f"The text says little for a {wish.role} model, and another one is loaded."
-        return "", ""
+        if deadline is None or self._seconds(request, situation, ranked[0]) <= deadline:
+            return ranked[0]
+        any_load = situation.may_load or not _is_at_hand(situation, ranked[0])  # then there is a load anyway
+        open_to = [candidate for candidate in ranked if any_load or _is_at_hand(situation, candidate)]
+        seconds = [self._seconds(request, situation, candidate) for candidate in open_to]
+        in_time = (candidate for candidate, needed in zip(open_to, seconds) if needed <= deadline)
+        return next(in_time, open_to[seconds.index(min(seconds))])
 
     def _fitting(self, request: Request, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Those whose context is long enough; all if it is for none, as the engine knows better numbers."""
@@ -84,13 +69,14 @@ class ModelPicker:
         return [candidate for candidate in candidates if not 0 < candidate.context < needed] or list(candidates)
 
     def _ranked(self, request: Request, situation: Situation, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The best first: one whose calls of tools are understood, one that is loaded, one that few wait for."""
+        """The best first: calls of tools are understood, it is loaded, its load is on the way, few wait for it."""
         wants_tools = isinstance(request, ChatRequest) and bool(request.tools)
         return sorted(
             candidates,
             key=lambda candidate: (
                 wants_tools and candidate.card.tools is None,
                 not candidate.loaded,
+                not _is_at_hand(situation, candidate),
                 situation.waiting.get(candidate.card.id, 0),
             ),
         )
@@ -100,11 +86,40 @@ class ModelPicker:
         rules = self._rules
         load = 0.0 if candidate.loaded else candidate.load_seconds
         reasons = candidate.card.role == "reasoning"
-        tokens = request.limits.max_tokens or rules.answer_tokens * (rules.reasoning_factor if reasons else 1.0)
+        tokens = rules.answer_tokens * (rules.reasoning_factor if reasons else 1.0)
+        if request.limits.max_tokens is not None:  # which may be far more than anybody expects
+            tokens = min(tokens, request.limits.max_tokens)
         answer = tokens / (candidate.tokens_per_s or rules.tokens_per_s)
         each = answer if candidate.tokens_per_s else rules.seconds_per_request
         queue = situation.waiting.get(candidate.card.id, 0) * each
         return (rules.load_seconds if load is None else load) + queue + answer
+
+
+def _is_at_hand(situation: Situation, candidate: Candidate) -> bool:
+    """Whether it is loaded, or others wait for it: the load is theirs then."""
+    return candidate.loaded or situation.waiting.get(candidate.card.id, 0) > 0
+
+
+def _with_loads_spared(situation: Situation, wish: Wish, ranked: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Those at hand first, of either role, if a load is not allowed or the wish not worth one."""
+    if situation.may_load and not wish.weak:
+        return ranked
+    return sorted(ranked, key=lambda candidate: not _is_at_hand(situation, candidate))
+
+
+def _why(situation: Situation, wish: Wish, first: Candidate) -> tuple[str, str]:
+    """The rule and the reason for the best candidate."""
+    if first.card.role == wish.role:
+        return wish.rule, wish.reason
+    if any(candidate.card.role == wish.role for candidate in situation.candidates):
+        return "context", f"The {wish.role} model has too short a context for the request."
+    return "only-role", f"There is no {wish.role} model here, so another one answers."
+
+
+def _why_spared(situation: Situation) -> tuple[str, str]:
+    if not situation.may_load:
+        return "load-budget", "The first choice would have to be loaded, but models were loaded too often of late."
+    return "loaded-already", "The first choice would have to be loaded, and the text says little for it."
 
 
 def _choice(wish: Wish, ranked: Sequence[Candidate], rule: str, reason: str) -> ModelChoice:

@@ -7,6 +7,7 @@ between Chinese characters, for up to fifteen of these; a phrase with Chinese ch
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -55,6 +56,14 @@ class _Entry(Generic[T]):
     needed: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Entries(Generic[T]):
+    """All phrases that may begin with a word, those by themselves of which the very next word is known as well."""
+
+    others: tuple[_Entry[T], ...]
+    by_second: dict[str, list[_Entry[T]]]
+
+
 class PhraseIndex(Generic[T]):
     """Finds the phrases of many owners at once."""
 
@@ -68,13 +77,13 @@ class PhraseIndex(Generic[T]):
             if written_out != phrase.lower():
                 self._add(phrase, owner, written_out)
         self._lengths = sorted({len(stem) for stem in self._stems})
-        self._looked_up: dict[str, tuple[_Entry[T], ...]] = {}
+        self._looked_up: dict[str, _Entries[T]] = {}
 
     def _add(self, phrase: str, owner: T, spelt: str) -> None:
         text = simplified(spelt)
         if has_ideographs(text):
             pieces = tuple(piece.strip() for piece in text.split(GAP) if piece.strip())
-            self._ideographs.setdefault(pieces[0][0], []).append((pieces, owner, phrase))
+            self._ideographs.setdefault(pieces[0][:2], []).append((pieces, owner, phrase))
             return
         first, *rest = _parts(text)
         if first is None:
@@ -86,27 +95,36 @@ class PhraseIndex(Generic[T]):
     def hits(self, sentence: Sentence) -> Iterator[Hit[T]]:
         words = sentence.words
         present = frozenset(words)
-        for at, word in enumerate(words):
-            entries = self._looked_up.get(word)
-            if entries is None:
-                entries = self._beginning_with(word)
-            for entry in entries:
+        for at, (word, following) in enumerate(zip(words, (*words[1:], ""))):
+            entries = self._looked_up.get(word) or self._beginning_with(word)
+            for entry in entries.others:
                 if not entry.rest or (entry.needed <= present and _fits(entry.rest, words, at + 1)):
+                    yield Hit(entry.owner, entry.phrase, at, is_ideographs=False)
+            for entry in entries.by_second.get(following, ()):
+                if len(entry.rest) == 1 or (entry.needed <= present and _fits(entry.rest, words, at + 1)):
                     yield Hit(entry.owner, entry.phrase, at, is_ideographs=False)
         if sentence.ideographs:
             yield from self._hits_of_ideographs(sentence.text)
 
-    def _beginning_with(self, word: str) -> tuple[_Entry[T], ...]:
+    def _beginning_with(self, word: str) -> _Entries[T]:
         """All phrases that may begin with `word`. A word that was looked up is kept: most of a text's words recur."""
         stems = (self._stems.get(word[:length], ()) for length in self._lengths if length <= len(word))
-        entries = (*self._whole.get(word, ()), *itertools.chain.from_iterable(stems))
+        others: list[_Entry[T]] = []
+        by_second: dict[str, list[_Entry[T]]] = {}
+        for entry in (*self._whole.get(word, ()), *itertools.chain.from_iterable(stems)):
+            second = entry.rest[0] if entry.rest else None
+            if second is None or second.is_stem:
+                others.append(entry)
+            else:
+                by_second.setdefault(second.text, []).append(entry)
+        entries = _Entries(tuple(others), by_second)
         if len(self._looked_up) >= _MOST_KEPT:
             self._looked_up.clear()
         self._looked_up[word] = entries
         return entries
 
     def _hits_of_ideographs(self, text: str) -> Iterator[Hit[T]]:
-        for first in dict.fromkeys(text):
+        for first in dict.fromkeys((*text, *map(operator.add, text, text[1:]))):
             for pieces, owner, phrase in self._ideographs.get(first, ()):
                 at = _find(pieces, text)
                 if at >= 0:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from exo.routing.cues import Hit, PhraseIndex
-from exo.routing.passages import Passages, Sentence, Weights, passages_of
+from exo.routing.passages import Sentence, Weights, passages_of
 from exo.routing.rules import Cue, Rules, Shape
-from exo.routing.shapes import ShapeFinder
+from exo.routing.shapes import Label, ShapeFinder, labelled_words
 from exo.routing.text import bounded, simplified, words_of
 from exo.types import ModelRole
 
@@ -19,6 +20,7 @@ _TAIL_CHARACTERS = 8
 _CLAUSE_CHARACTERS = 4
 _ERRAND: frozenset[Shape] = frozenset({"brief", "pasted"})
 """Few words and a text that was brought along: something is to be done with it."""
+_NO_ERRAND: frozenset[Shape] = frozenset({"question", "code"})
 _CLAUSE = re.compile(r"[,;:\u2013\u2014](?!\d)|\s-\s")
 
 
@@ -72,8 +74,15 @@ class Judge:
             for name, cue in table.cues.items()
             if cue.weight
         ]
-        self._index = PhraseIndex(
-            (phrase, number) for number, owner in enumerate(owners) for phrase in (*owner.cue.words, *owner.cue.also)
+        self._index: PhraseIndex[int | Label] = PhraseIndex(
+            [
+                *(
+                    (phrase, number)
+                    for number, owner in enumerate(owners)
+                    for phrase in (*owner.cue.words, *owner.cue.also)
+                ),
+                *labelled_words(rules.shapes),
+            ]
         )
         self._owners = owners
         written_out = {short: words_of(simplified(long)) for short, long in rules.text.written_out.items()}
@@ -82,22 +91,37 @@ class Judge:
     def judge(self, text: str) -> Judgement:
         text = bounded(text, self._rules.text.end)
         passages = passages_of(text, self._weights)
-        shapes = self._shapes.shapes_of(text, passages)
-        hits = self._hits_in(passages, shapes)
-        claimed = {hit.number for hit in hits if self._owners[hit.owner].cue.claims and hit.factor == 1.0}
-        if not claimed and shapes >= _ERRAND and shapes.isdisjoint(("question", "code")) and self._is_errand(hits, passages):
-            claimed = set(range(len(passages.asked)))
+        sentences = (*passages.asked, *passages.brought)
+        found = [tuple(self._index.hits(sentence)) for sentence in sentences]
+        asked = len(passages.asked)
+        shapes = self._shapes.shapes_of(text, passages, _labels(found[:asked]), _labels(found[asked:]))
+        hits = list(self._weighted(sentences, found, shapes))
+        claimed = self._claimed(hits, shapes, len(passages.asked))
         counted = [*self._cues_in(hits, claimed), *self._kinds_by_shape(shapes, claimed)]
         scores = {name: kind.bias for name, kind in self._rules.kinds.items()}
         for item in counted:
             scores[item.kind] += item.weight
         return self._weighed(scores, tuple(counted))
 
-    def _is_errand(self, hits: list[_Weighted], passages: Passages) -> bool:
-        """Whether the words of the sender, not those that they brought along, speak for nothing but quick kinds."""
-        asked = len(passages.asked)
-        owners = (self._owners[hit.owner] for hit in hits if hit.number < asked)
-        return {self._rules.kinds[owner.kind].role for owner in owners if owner.cue.weight > 0} == {"quick"}
+    def _claimed(self, hits: list[_Weighted], shapes: frozenset[Shape], asked: int) -> set[int]:
+        """The numbers of the sentences that say what is to be done with a text; the first `asked` are not of it.
+
+        Where a text was brought along, a cue further on in its sentence will do unless reasoning is asked for in full.
+        """
+        own = [(hit, self._owners[hit.owner]) for hit in hits if hit.number < asked]
+        reasoning = [(hit, owner) for hit, owner in own if owner.cue.weight > 0 and self._role_of(owner) == "reasoning"]
+        least = 1.0
+        if "pasted" in shapes and not any(owner.cue.head and hit.factor == 1.0 for hit, owner in reasoning):
+            least = self._rules.text.elsewhere
+        claimed = {hit.number for hit, owner in own if owner.cue.claims and hit.factor >= least}
+        if "code" in shapes and "pasted" not in shapes:
+            claimed -= {hit.number for hit, owner in reasoning if owner.cue.head and hit.factor == 1.0}
+        if claimed or reasoning or not shapes >= _ERRAND or not shapes.isdisjoint(_NO_ERRAND):
+            return claimed
+        return set(range(asked)) if any(owner.cue.weight > 0 for _, owner in own) else claimed
+
+    def _role_of(self, owner: _Owner) -> ModelRole:
+        return self._rules.kinds[owner.kind].role
 
     def _weighed(self, scores: dict[str, float], counted: tuple[Counted, ...]) -> Judgement:
         reasoning = self._of_role(scores, "reasoning")
@@ -132,11 +156,14 @@ class Judge:
             weight = owner.cue.weight * sum(factor for _, factor in strongest)
             yield Counted(owner.kind, owner.name, round(weight, 2), tuple(phrase for phrase, _ in strongest))
 
-    def _hits_in(self, passages: Passages, shapes: frozenset[Shape]) -> list[_Weighted]:
-        found = []
-        for number, sentence in enumerate((*passages.asked, *passages.brought)):
+    def _weighted(
+        self, sentences: Sequence[Sentence], found: Sequence[Iterable[Hit[int | Label]]], shapes: frozenset[Shape]
+    ) -> Iterator[_Weighted]:
+        for number, (sentence, hits) in enumerate(zip(sentences, found)):
             heads: tuple[int, ...] | None = None
-            for hit in self._index.hits(sentence):
+            for hit in hits:
+                if isinstance(hit.owner, str):
+                    continue
                 cue = self._owners[hit.owner].cue
                 if not (shapes.issuperset(cue.given) and shapes.isdisjoint(cue.unless)):
                     continue
@@ -145,10 +172,9 @@ class Judge:
                     heads = heads or self._heads_of(sentence)
                     factor *= self._share_of_head(cue, hit, sentence, heads)
                 if factor > 0:
-                    found.append(_Weighted(number, hit.owner, hit.phrase, factor))
-        return found
+                    yield _Weighted(number, hit.owner, hit.phrase, factor)
 
-    def _share_of_head(self, cue: Cue, hit: Hit[int], sentence: Sentence, heads: tuple[int, ...]) -> float:
+    def _share_of_head(self, cue: Cue, hit: Hit[int | Label], sentence: Sentence, heads: tuple[int, ...]) -> float:
         if self._is_at_head(hit, sentence, heads, cue.within or self._rules.text.head):
             return 1.0
         return self._rules.text.elsewhere if cue.elsewhere is None else cue.elsewhere
@@ -156,14 +182,15 @@ class Judge:
     def _heads_of(self, sentence: Sentence) -> tuple[int, ...]:
         """The numbers of the words with which its clauses begin, those that are merely polite not counted."""
         heads, at = [], 0
-        for clause in _CLAUSE.split(sentence.text):
-            words = words_of(clause)
+        clauses = _CLAUSE.split(sentence.text)
+        for clause in clauses:
+            words = words_of(clause) if len(clauses) > 1 else sentence.words
             polite = next((number for number, word in enumerate(words) if word not in self._skipped), 0)
             heads.append(at + polite)
             at += len(words)
         return tuple(heads)
 
-    def _is_at_head(self, hit: Hit[int], sentence: Sentence, heads: tuple[int, ...], near: int) -> bool:
+    def _is_at_head(self, hit: Hit[int | Label], sentence: Sentence, heads: tuple[int, ...], near: int) -> bool:
         if hit.is_ideographs:
             clause = _CLAUSE.split(sentence.text[: hit.at])[-1]
             first = len(clause) == hit.at
@@ -180,3 +207,7 @@ class Judge:
             )
             or hit.at < heads[0]
         )
+
+
+def _labels(found: Iterable[Iterable[Hit[int | Label]]]) -> Counter[Label]:
+    return Counter(hit.owner for hits in found for hit in hits if isinstance(hit.owner, str))

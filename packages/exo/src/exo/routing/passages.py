@@ -22,7 +22,7 @@ _FARTHEST = 220
 _SHORT_PARAGRAPH = 400
 _FEW_WORDS_BEFORE = 2
 _LOOKED_AT = 300
-_MOST = 6
+_MOST = 4
 """Sentences from each end."""
 
 

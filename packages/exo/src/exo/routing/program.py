@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from exo.routing.text import count_ideographs
+
 _START = re.compile(
     r"\s*(?:(?:async )?def \w+\s*\(|class \w+\s*[:({]|import \w[\w.]*;?$|from [\w.]+ import |#include|#!/"
     r"|return\b.*[;()\[\]\w]$|(?:public|private|protected|static|void|const|let|var|func|fn|function|package|using|struct"
@@ -19,17 +21,23 @@ _SIGN = re.compile(
     r"|\b(?:print|printf|len|range)\(|^\s*[\w.\[\]]+\s=\s[\w\"'\[({-]"
 )
 _STATEMENT = re.compile(
-    r"\bselect\s.{1,80}\sfrom\s\w|\bwhile ?\(|\bwhile .{1,30}:\s|\bfor ?\(|\bfor \w+ in .{1,30}[:)]|\bdef \w+\("
-    r"|\bif ?\(.{1,40}\)\s*[{\w]"
-    r"|\bfunction\s*\w*\(|\w{2}\s?=\s?[a-z_]{2}\w*\(|\w\+\+|\w ?[=!]= ?\w|\+=|=>|&&|\w\[\w+\]|\breturn [\w(\[-]+[;}\n]"
+    r"\b(?:select\s.{1,80}\sfrom\s\w|while(?: ?\(| .{1,30}:\s)|for(?: ?\(| \w+ in .{1,30}[:)])|def \w+\("
+    r"|if ?\(.{1,40}\)\s*[{\w]|function\s*\w*\(|return [\w(\[-]+[;}\n])"
+)
+_OPERATION = re.compile(
+    r"\[(?<=\w\[)\w+\]|(?:==|!=)(?:(?<=\w[=!]=)|(?<=\w [=!]=)) ?\w|=(?:(?<=\w\w=)|(?<=\w\w\s=))\s?[a-z_]{2}\w*\("
+    r"|\+\+(?<=\w\+\+)|\+=|=>|&&"
 )
 _PROSE_WORD = re.compile(r"(?<![\w.(\[\"'=])[^\W\d_]{2,}(?![\w(\[=])")
 _PROSE_END = re.compile(r"\w[.?!]$|[.?!] \w")
+_NEEDED = re.compile(r"[;{)=+&|\[<(]")
+"""Without any of these, a line that does not begin like one is no line of a program."""
 _FEW_WORDS = 6
 _NEXT_TO_NONE = 3
 _DATA = re.compile(
     r"\s*(?:[{\[]+\s*\"[\w -]+\"\s*:|\"[\w -]+\"\s*:|(?:[^,\s\u3040-\u9fff]+,){3,}\S+$"
-    r"|[^;\s\u3040-\u9fff]+(?:;[^;\s\u3040-\u9fff]*){3,}$|[^\t]+(?:\t[^\t]*){2,}$|[^|]+(?: \| [^|]*){2,}$|\|.*\|$|<\w+>.*</\w+>)"
+    r"|[^;\s\u3040-\u9fff]+(?:;[^;\s\u3040-\u9fff]*){3,}$|[^\t]+(?:\t[^\t]*){2,}$|[^|]+(?: \| [^|]*){2,}$"
+    r"|\|.*\|$|<\w+>.*</\w+>)"
 )
 _LONGEST_LINE = 400
 
@@ -37,11 +45,16 @@ _LONGEST_LINE = 400
 def is_program_line(line: str) -> bool:
     """`line` is simplified."""
     line = line[:_LONGEST_LINE].rstrip()
-    if not line or (_DATA.match(line) and not _START.match(line)):
+    if not line:
+        return False
+    starts = _START.match(line) is not None
+    if not starts and (_NEEDED.search(line) is None or _DATA.match(line)):
+        return False
+    if 3 * count_ideographs(line) > len(line):
         return False
     words = len(_PROSE_WORD.findall(line))
     few_words = words < _FEW_WORDS
-    if _START.match(line):
+    if starts:
         return few_words or not _PROSE_END.search(line)
     return (few_words and _END.search(line) is not None) or (words < _NEXT_TO_NONE and _SIGN.search(line) is not None)
 
@@ -54,4 +67,4 @@ def is_data_line(line: str) -> bool:
 
 def has_statement(text: str) -> bool:
     """Whether there is a piece of a program within a line of prose."""
-    return _STATEMENT.search(text) is not None
+    return _STATEMENT.search(text) is not None or _OPERATION.search(text) is not None

@@ -13,7 +13,7 @@ from exo.routing.cost import ModelPicker, Wish
 from exo.routing.judgement import Judge, Judgement
 from exo.routing.rules import Rules
 from exo.routing.signals import Request, leanings_of, signal_of
-from exo.types import CompletionRequest, ModelRole
+from exo.types import CompletionRequest, ModelCard, ModelRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,12 @@ class Router:
     def idle_seconds_per_load(self) -> float:
         return self._rules.cost.idle_seconds_per_load
 
+    def role_of(self, card: ModelCard) -> ModelRole:
+        """The role that the rules give to a model by its id, otherwise that of its card."""
+        name = card.id.lower()
+        fitting = [role for pattern, role in self._rules.roles.items() if fnmatchcase(name, pattern.lower())]
+        return fitting[-1] if fitting else card.role
+
     def choose(self, request: Request, situation: Situation) -> ModelChoice:
         return self.explain(request, situation).choice
 
@@ -60,11 +66,10 @@ class Router:
         return msgspec.structs.replace(situation, candidates=candidates)
 
     def _with_role(self, candidate: Candidate) -> Candidate:
-        name = candidate.card.id.lower()
-        fitting = [role for pattern, role in self._rules.roles.items() if fnmatchcase(name, pattern.lower())]
-        if not fitting or fitting[-1] == candidate.card.role:
+        role = self.role_of(candidate.card)
+        if role == candidate.card.role:
             return candidate
-        return msgspec.structs.replace(candidate, card=msgspec.structs.replace(candidate.card, role=fitting[-1]))
+        return msgspec.structs.replace(candidate, card=msgspec.structs.replace(candidate.card, role=role))
 
     def _wish(self, request: Request, situation: Situation) -> tuple[Wish, Judgement | None]:
         signal = signal_of(request, self._rules.signals)

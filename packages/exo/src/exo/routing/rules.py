@@ -76,8 +76,9 @@ class TextRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     The factors: `elsewhere` for a cue of heads further on in its sentence, `middle` for sentences between the first and
     the last, `payload` for a text that was brought along, `claimed` for all other sentences once a cue claims the text.
-    `written_out` says what abbreviations stand for. `pool` is how much of the weaker kinds of a role is added to its strongest. `threshold` is by how much the reasoning
-    kinds have to be ahead, `margin` how close to it a decision counts as weak.
+    `pool` is how much of the weaker kinds of a role is added to its strongest. `threshold` is by how much the reasoning
+    kinds have to be ahead, `margin` how close to it a decision counts as weak. `written_out` says what abbreviations
+    stand for.
     """
 
     end: Annotated[int, msgspec.Meta(ge=100, le=100_000)]
@@ -111,6 +112,7 @@ class ShapeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     how_many: Words
     mathematical_words: Words
     personal_words: Words
+    question_words: Words
     request_words: Words
 
 
@@ -118,7 +120,8 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a request says besides its text.
 
     `quick_max_tokens`: with fewer tokens a reasoning model could not end its thinking. `quick_think_budget` as well.
-    `quick_deadline` is in seconds. `tools` and `format` are what is added to the quick side of the scale.
+    `quick_deadline` is in seconds, compared with the time limit of the node where a request has none. `tools` and
+    `format` are what is added to the quick side of the scale.
     """
 
     quick_max_tokens: Count
@@ -146,18 +149,20 @@ class FollowUps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`seconds_per_request`: how long a request that waits is taken to need, where nothing was measured; `load_seconds`
-    likewise for a load. `answer_tokens` is the length of an answer whose request sets no limit.
+    likewise for a load. `answer_tokens` is the length of an answer that no limit cuts off. `characters_per_token` is of
+    ASCII text, `characters_per_token_elsewhere` of all other letters that are no ideographs.
     """
 
     loads_per_request: NotNegative
     load_burst: Count
-    idle_seconds_per_load: Positive
+    idle_seconds_per_load: Annotated[float, msgspec.Meta(ge=1)]
     load_seconds: NotNegative
     seconds_per_request: NotNegative
     answer_tokens: Annotated[int, msgspec.Meta(ge=1)]
     tokens_per_s: Positive
     reasoning_factor: Positive
     characters_per_token: Positive
+    characters_per_token_elsewhere: Positive
     tokens_per_ideograph: Positive
 
 

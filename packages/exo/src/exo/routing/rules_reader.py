@@ -26,6 +26,9 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 _PACKAGED = "rules.toml"
+_LARGEST = 1e15
+_MOST_STARS = 4
+"""In a pattern of models' ids: each further one multiplies the time that a match may take."""
 
 
 class _Fault(Exception):
@@ -51,6 +54,7 @@ def read_rules(path: Path | None = None) -> Rules:
     try:
         own = tomllib.loads(path.read_bytes().decode("utf-8"))
         _check_names(own)
+        _check_numbers("", own)
         return _converted(_laid_over(tables, own))
     except OSError as error:
         raise ConfigurationError(
@@ -61,6 +65,8 @@ def read_rules(path: Path | None = None) -> Rules:
         raise ConfigurationError(f"{path}{_place_of(str(error))}.") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: this is not UTF-8.") from error
+    except ValueError as error:  # of Python itself, for integers of thousands of digits
+        raise ConfigurationError(f"{path}: a number in it is too long.") from error
     except RecursionError as error:
         raise ConfigurationError(f"{path}: its values are nested too deeply.") from error
     except _Fault as fault:
@@ -149,7 +155,21 @@ def _check_names(tables: Mapping[str, Any]) -> None:
                 raise _Fault(path, "names are lower-case letters, digits and hyphens, at most 40 of them")
 
 
+def _check_numbers(path: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_numbers(_below(path, key), below)
+    elif isinstance(value, list):
+        for below in value:
+            _check_numbers(path, below)
+    elif isinstance(value, (int, float)) and not -_LARGEST <= value <= _LARGEST:  # so it is for nan, too
+        raise _Fault(path, "this number is not finite, or far too large")
+
+
 def _faults(rules: Rules) -> Iterator[_Fault]:
+    for pattern in rules.roles:
+        if pattern.count("*") > _MOST_STARS:
+            yield _Fault(f"roles.{pattern}", f"a pattern may have {_MOST_STARS} of `*` at most")
     for name, kind in rules.kinds.items():
         for cue_name, cue in kind.cues.items():
             for key in ("words", "also"):

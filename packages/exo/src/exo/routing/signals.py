@@ -66,5 +66,5 @@ def _limit_of(request: Request, rules: Signals) -> Signal | None:
     if limits.max_tokens is not None and limits.max_tokens <= rules.quick_max_tokens:
         return Signal("quick", "max-tokens", "The answer may be so short that reasoning would not end in it.")
     if limits.deadline is not None and limits.deadline <= rules.quick_deadline:
-        return Signal("quick", "short-deadline", "The request leaves no time for reasoning.")
+        return Signal("quick", "short-deadline", "The time that the request has is too short for reasoning.")
     return None

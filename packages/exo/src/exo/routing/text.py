@@ -10,7 +10,15 @@ IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[^\W\d_{IDEOGRAPHS}]+|\d+(?:[.,:]\d+)*")
 _MARKS = re.compile("[\u0300-\u036f]+")
 _IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
-_END = re.compile(rf"([.!?\u2026]{{1,9}}(?=[\s)]|$)|\u3002{{1,9}}|(?<=[{IDEOGRAPHS})])[!?;]{{1,9}}|\n+)")
+_END = re.compile(
+    rf"([.!?\u2026]{{1,9}}(?=[\s)]|$)|\u3002{{1,9}}|(?<=[{IDEOGRAPHS})])[!?;]{{1,9}}"
+    rf"|\n+|(?<=[{IDEOGRAPHS}]) +(?=[{IDEOGRAPHS}]))"
+)
+_BLANKS = re.compile(r"[^\S\n]{9,}")
+_FEW_BLANKS = " " * 8
+"""As many as tell a program by its indentation; more would only take time."""
+_LONGER = 3
+"""How many times longer a text may become by being written out. Some signs stand for a whole phrase."""
 _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'"})
 
 
@@ -18,13 +26,15 @@ def bounded(text: str, end: int) -> str:
     """The first and the last `end` characters, half as many of ideographs, which say as much."""
     if has_ideographs(text[:end]):
         end //= 2
-    return text if len(text) <= 2 * end else f"{text[:end]}\n\n{text[-end:]}"
+    part = text if len(text) <= 2 * end else f"{text[:end]}\n\n{text[-end:]}"
+    return _BLANKS.sub(_FEW_BLANKS, part)
 
 
 def simplified(text: str) -> str:
     """Lower case, without accents, full-width signs as plain ones; "ß" is "ss"."""
     if not text.isascii():
-        text = _MARKS.sub("", unicodedata.normalize("NFKD", text)).translate(_QUOTES)
+        plain = unicodedata.normalize("NFKD", text)[: _LONGER * len(text)]
+        text = _MARKS.sub("", plain).translate(_QUOTES)
     return text.casefold()
 
 
