@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
+import httpx2
 import pytest
+from measured_server import DONE, MeasuredServer
 
 from exo.cli.run import _piece_of, _refusal, ask_node
-from exo.types import ConfigurationError, Delta, EngineError
+from exo.types import ConfigurationError, Delta, EngineError, Message
 
 
 def test_a_chunk_of_a_node() -> None:
     line = (
-        'data: {"choices": [{"delta": {"reasoning_content": "Hm.", "content": null}}, {"delta": {"content": "Yes"}}]}'
+        b'data: {"choices": [{"delta": {"reasoning_content": "Hm.", "content": null}}, {"delta": {"content": "Yes"}}]}'
     )
     assert _piece_of(line) == Delta(reasoning="Hm.", text="Yes")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_a_text_may_have_separators_of_lines(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    text = "a\u2028b\u0085c\u2029d"
+    chunks = [{"choices": [{"delta": {"content": piece}}]} for piece in (text, "e")]
+    stream = b"".join(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode() for chunk in chunks) + DONE
+    pieces = [stream[place : place + size] for place in range(0, len(stream), size)]
+    server = MeasuredServer(answers=[pieces], paths={"/healthcheck": {"ok": True}, "/v1/models/m": {"id": "m"}})
+    monkeypatch.setattr(httpx2, "AsyncClient", functools.partial(httpx2.AsyncClient, transport=server.transport()))
+    async with ask_node("http://node", None, "m") as ask:
+        assert ask is not None
+        found = [delta.text async for delta in ask([Message(role="user", content="?")])]
+    assert found == [text, "e"]
 
 
 @pytest.mark.parametrize("host", ["[x:y]", "[[::1]", "ö..ö"])

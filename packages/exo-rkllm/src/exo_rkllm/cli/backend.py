@@ -175,9 +175,12 @@ class Server:
             raise EngineError(f"Something that is no rkllama server answers at {self.url}.") from None
 
     def _lines(self, response: httpx2.Response) -> Iterator[_Line]:
-        for line in response.iter_lines():
-            if line.strip():
-                yield self._decode(line, _Line)
+        begun = b""
+        for piece in response.iter_bytes():  # its own lines end at U+2028 too, which a name may have
+            *lines, begun = (begun + piece).split(b"\n")
+            yield from (self._decode(line, _Line) for line in lines if line.strip())
+        if begun.strip():
+            yield self._decode(begun, _Line)
 
 
 class Store:
