@@ -121,14 +121,45 @@ def test_readers_that_have_gone_away(broken: str, work: str, unbuffered: str) ->
 
 
 @pytest.mark.slow
-def test_an_output_that_is_full() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full(unbuffered: str) -> None:
     program = "import sys\nfrom exo.cli.entry import run_command\nsys.exit(run_command('exo', lambda: print('x') or 0))"
-    env = {**os.environ, "PYTHONUNBUFFERED": ""}
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=env
         )
     assert (done.returncode, done.stderr) == (2, "exo: The output cannot be written: No space left on device.\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_what_the_caller_has_closed_is_as_dev_null(closed: tuple[int, ...], tmp_path: Path) -> None:
+    work = "print(sys.stdin.read(), end='') or print('out') or print('err', file=sys.stderr) or 0"
+    program = (
+        "import os, sys\nfrom exo.cli.entry import run_command\n"
+        f"code = run_command('exo', lambda: {work})\n"
+        f"free = os.open({str(tmp_path / 'next')!r}, os.O_WRONLY | os.O_CREAT)\n"
+        "sys.exit(code if free > 2 else 9)"
+    )
+    closing = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -c "$1" {closing}', sys.executable, program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = ("" if 1 in closed else "out\n", "" if 2 in closed else "err\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, *said)
+
+
+def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise PullError("the file \x1b[31mgr\u00fcn\x07\x9b\u202e has:\nnothing")
+
+    assert run_command("exo", fails) == 2
+    assert capsys.readouterr().err == "exo: the file \\x1b[31mgr\u00fcn\\x07\\x9b\\u202e has:\nnothing\n"
 
 
 @pytest.mark.slow

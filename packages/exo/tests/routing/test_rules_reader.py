@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,19 @@ def test_the_packaged_file_may_be_copied_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[kinds.code]\nrole = 'fast'", "kinds.code.role: invalid enum value"),
+        ("[kinds.code]\nrole = 'fast'", "kinds.code.role: 'fast' is none of quick, reasoning."),
         ("[kinds.code]\nrol = 'quick'", "kinds.code.rol: there is no such key"),
         ("[kinds.code.cues.write]\nweight = 'much'", "kinds.code.cues.write.weight: expected float"),
         ("[kinds.code.cues.write]\nwords = ['%']", "kinds.code.cues.write.words: '%' has no word"),
         ("[kinds.code.cues.mine]\nwords = ['x']", "kinds.code.cues.mine.weight: this key has to be there"),
-        ("[kinds.code.shapes]\nround = 1", "kinds.code.shapes"),
+        ("[kinds.code.shapes]\nround = 1", "kinds.code.shapes: 'round' is none of short, long, question, statements,"),
+        ("[kinds.code.shapes]\nshort = 'x'", "kinds.code.shapes.short: expected float, got str"),
+        ("[kinds.code.cues.write]\ngiven = ['x']", "kinds.code.cues.write.given[0]: 'x' is none of short, long,"),
+        ("[roles]\n'qwen*' = 'fast'", "roles.qwen*: 'fast' is none of quick, reasoning."),
+        ("[roles]\n'qwen*' = 3", "roles.qwen*: expected str, got int."),
+        ("[text.written_out]\nu = 3", "text.written_out.u: expected str, got int."),
+        ('["\\u001B[31m\\nX"]', r" \x1b[31m\nX: there is no such key."),
+        ('[kinds.code]\nrole = "\\u001B[31m\\u009B"', r"kinds.code.role: '\x1b[31m\x9b' is none of"),
         ("[kinds.mine]\nbias = 1", "kinds.mine.role: this key has to be there"),
         ("[kinds.'My kind']\nrole = 'quick'", "kinds.My kind: names are"),
         ("[text]\nend = 0", "text.end: expected int"),
@@ -56,7 +64,17 @@ def test_the_packaged_file_may_be_copied_as_it_is(tmp_path: Path) -> None:
         ("[kinds.code.cues.write]\nweight = inf", "kinds.code.cues.write.weight: this number is not finite"),
         ("[kinds.code.cues.write]\nwords = ['a', nan]", "kinds.code.cues.write.words: this number is not finite"),
         ("[cost]\nidle_seconds_per_load = 0.5", "cost.idle_seconds_per_load: expected float >= 1"),
-        ("[cost]\ncharacters_per_token_elsewhere = 0", "cost.characters_per_token_elsewhere: expected float > 0"),
+        ("[cost]\ncharacters_per_token_elsewhere = 0", "cost.characters_per_token_elsewhere: expected float >= 0.1"),
+        ("[cost]\ncharacters_per_token = 1e-320", "cost.characters_per_token: expected float >= 0.1"),
+        ("[cost]\ncharacters_per_token = 1e14", "cost.characters_per_token: expected float <= 100"),
+        ("[cost]\ntokens_per_ideograph = 1e14", "cost.tokens_per_ideograph: expected float <= 100"),
+        ("[cost]\ntokens_per_s = 1e-320", "cost.tokens_per_s: expected float >= 0.01"),
+        ("[cost]\nreasoning_factor = 1e14", "cost.reasoning_factor: expected float <= 100"),
+        ("[cost]\nload_seconds = 1e14", "cost.load_seconds: expected float <= 1000000"),
+        ("[cost]\nseconds_per_request = 1e14", "cost.seconds_per_request: expected float <= 1000000"),
+        ("[cost]\nanswer_tokens = 100_000_000", "cost.answer_tokens: expected int <= 1000000"),
+        ("[cost]\nloads_per_request = 1e14", "cost.loads_per_request: expected float <= 1000"),
+        ("[cost]\nload_burst = 100_000_000", "cost.load_burst: expected int <= 1000"),
         ("[roles]\n'*a*b*c*d*' = 'quick'", "roles.*a*b*c*d*: a pattern may have 4 of `*` at most"),
         ("[text]\nend = ", "at the end of the file"),
         ("[text]\nend = = 3", "line 2, column 7"),
@@ -80,4 +98,25 @@ def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     path = tmp_path / "bytes.toml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
+        read_rules(path)
+
+
+def test_a_mark_of_the_byte_order_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[text]\nend = 321", encoding="utf-8-sig")
+    assert read_rules(path).text.end == 321
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), Path("/dev/full"), tmp_path):
+        with pytest.raises(ConfigurationError, match=f"^{path}: this is no regular file.$"):
+            read_rules(path)
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path, "#" * 2**20)
+    assert read_rules(path) == read_rules()
+    path = file(tmp_path, "#" * (2**20 + 1))
+    with pytest.raises(ConfigurationError, match=f"^{path}: it is larger than 1 MiB.$"):
         read_rules(path)

@@ -8,9 +8,12 @@ an array is its items' type (u32), their number (u64) and the items. A tensor is
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import stat
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -28,13 +31,22 @@ _STRING, _ARRAY = 8, 9
 _DIMENSIONS = 4
 _DEEPEST = 4
 """Arrays in arrays; no known model has any."""
+_LONGEST_KEPT = 1024
+"""In a Header: enough for a number for each layer, and no vocabulary."""
+_MOST_ITEMS = 2**21
+"""In all of a header, numbers that are passed over not counted; Gemma 3 has about 780,000."""
+_MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Header:
-    """`tensors`: how many values each tensor has, by name."""
+    """`pairs`: without arrays of more than 1024 items. `lengths`: how many items each array has, those left out too.
+
+    `tensors`: how many values each tensor has. All by name.
+    """
 
     pairs: dict[str, Value]
+    lengths: dict[str, int]
     tensors: dict[str, int]
 
 
@@ -43,37 +55,56 @@ def read_header(path: Path) -> Header:
 
     Raises BadGguf, which names the file.
     """
-    try:
-        with path.open("rb") as stream:
-            reader = _Reader(stream, path)
-            pairs, tensors = _pairs(reader)
-            return Header(pairs, dict(_tensor(reader) for _ in range(tensors)))
-    except OSError as error:
-        raise BadGguf(f"{path} cannot be read: {error.strerror}.") from error
+    with _opened(path) as reader:
+        tensors = _begin(reader)
+        pairs, lengths = _pairs(reader, _LONGEST_KEPT)
+        return Header(pairs, lengths, dict(_tensor(reader) for _ in reader.each(tensors)))
 
 
 def read_metadata(path: Path) -> dict[str, Value]:
-    """As read_header, but only the pairs: nothing behind them is looked at."""
+    """All pairs, with arrays of up to 2 097 152 items; nothing behind them is looked at. Raises as read_header."""
+    with _opened(path) as reader:
+        _begin(reader)
+        return _pairs(reader, _MOST_ITEMS)[0]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Reader]:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO may take for ever
+            raise BadGguf(f"{path} is no file that can be read.")
         with path.open("rb") as stream:
-            return _pairs(_Reader(stream, path))[0]
+            yield _Reader(stream, path)
     except OSError as error:
         raise BadGguf(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _pairs(reader: _Reader) -> tuple[dict[str, Value], int]:
-    """The pairs, and how many tensors there are."""
+def _begin(reader: _Reader) -> int:
+    """How many tensors there are."""
     if reader.take(len(_MAGIC)) != _MAGIC:
         raise reader.broken("it does not begin with GGUF")
     version = reader.number("<I")
     if version not in _VERSIONS:
         raise reader.broken(f"its version is {version}; versions 2 and 3, little-endian, are known here")
-    tensors = reader.number("<Q")
+    return reader.number("<Q")
+
+
+def _pairs(reader: _Reader, longest: int) -> tuple[dict[str, Value], dict[str, int]]:
+    """The pairs, without arrays of more than `longest` items, and the lengths of all arrays."""
     pairs: dict[str, Value] = {}
-    for _ in range(reader.count(1)):
+    lengths: dict[str, int] = {}
+    for _ in reader.each(reader.count(1)):
         key = reader.string()
-        pairs[key] = reader.value(reader.number("<I"))
-    return pairs, tensors
+        kind = reader.number("<I")
+        if kind != _ARRAY:
+            pairs[key] = reader.value(kind)
+            continue
+        kind, lengths[key] = reader.head()
+        if lengths[key] <= longest:
+            pairs[key] = reader.items(kind, lengths[key])
+        else:
+            reader.skip_items(kind, lengths[key])
+    return pairs, lengths
 
 
 def _tensor(reader: _Reader) -> tuple[str, int]:
@@ -88,18 +119,23 @@ def _tensor(reader: _Reader) -> tuple[str, int]:
 
 
 class _Reader:
+    """What it is told to read is limited, whatever the file announces: `_MOST_BYTES` and `_MOST_ITEMS` in all."""
+
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream = stream
         self._path = path
         self._left = os.fstat(stream.fileno()).st_size
+        self._bytes = _MOST_BYTES
+        self._items = _MOST_ITEMS
 
     def broken(self, why: str) -> BadGguf:
         return BadGguf(f"{self._path} is no GGUF file that can be used: {why}.")
 
     def take(self, size: int) -> bytes:
-        if size > self._left:
-            raise self.broken("it ends in the middle of its metadata")
-        self._left -= size
+        self._pass(size)
+        self._bytes -= size
+        if self._bytes < 0:
+            raise self.broken(f"its metadata are longer than {_MOST_BYTES // 2**20} MiB")
         return self._stream.read(size)
 
     def number(self, layout: str) -> int:
@@ -113,6 +149,13 @@ class _Reader:
             raise self.broken(f"it announces {count} items, more than it has bytes for")
         return count
 
+    def each(self, count: int) -> range:
+        """For going through so many items one after the other."""
+        self._items -= count
+        if self._items < 0:
+            raise self.broken(f"its metadata have more than {_MOST_ITEMS:,} items")
+        return range(count)
+
     def string(self) -> str:
         return self.take(self.count(1)).decode("utf-8", "replace")
 
@@ -120,18 +163,46 @@ class _Reader:
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY and depth < _DEEPEST:
-            return self._array(depth)
+            return self.items(*self.head(), depth + 1)
         if kind not in _SCALARS:
-            raise self.broken(f"a value has the unknown type {kind}")
+            raise self._unknown(kind)
         layout = _SCALARS[kind]
         scalar: int | float | bool = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
         return scalar
 
-    def _array(self, depth: int) -> list[Value]:
+    def head(self) -> tuple[int, int]:
+        """Of an array: the type of its items, and their number."""
         kind = self.number("<I")
+        return kind, self.count(struct.calcsize(_SCALARS[kind]) if kind in _SCALARS else 8)
+
+    def items(self, kind: int, count: int, depth: int = 1) -> list[Value]:
+        each = self.each(count)
         if kind not in _SCALARS:
-            return [self.value(kind, depth + 1) for _ in range(self.count(8))]
+            return [self.value(kind, depth) for _ in each]
         layout = _SCALARS[kind]
-        size = struct.calcsize(layout)
-        count = self.count(size)
-        return list(struct.unpack(f"<{count}{layout[1]}", self.take(count * size)))
+        return list(struct.unpack(f"<{count}{layout[1]}", self.take(count * struct.calcsize(layout))))
+
+    def skip_items(self, kind: int, count: int, depth: int = 1) -> None:
+        """As items, but keeps nothing. Numbers are passed over without being read, however many they are."""
+        if kind in _SCALARS:
+            self._skip(count * struct.calcsize(_SCALARS[kind]))
+            return
+        if kind != _STRING and (kind != _ARRAY or depth >= _DEEPEST):
+            raise self._unknown(kind)
+        for _ in self.each(count):
+            if kind == _STRING:
+                self._skip(self.count(1))
+            else:
+                self.skip_items(*self.head(), depth + 1)
+
+    def _skip(self, size: int) -> None:
+        self._pass(size)
+        self._stream.seek(size, os.SEEK_CUR)
+
+    def _pass(self, size: int) -> None:
+        if size > self._left:
+            raise self.broken("it ends in the middle of its metadata")
+        self._left -= size
+
+    def _unknown(self, kind: int) -> BadGguf:
+        return self.broken(f"a value has the unknown type {kind}")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterator
@@ -17,18 +18,22 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
 _NOBODY_READS = 141
 """As of a program that SIGPIPE has ended."""
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""With those that turn the direction of a text."""
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
     """The exit code of `work`; 2 with one sentence on stderr for an ExoError, 130 after Ctrl-C.
 
-    141, without a word, if whoever read stdout or stderr has gone away, as in `list | head -1`.
+    141, without a word, if whoever read stdout or stderr has gone away, as in `list | head -1`. What the caller has
+    closed, as by `>&-`, counts as /dev/null.
     """
+    _replace_closed()
     try:
         try:
             return work()
         except ExoError as error:
-            print(f"{name}: {error.message}", file=sys.stderr)
+            print(f"{name}: {visible(error.message)}", file=sys.stderr)
             return 2
         finally:
             sys.stdout.flush()
@@ -44,6 +49,19 @@ def run_command(name: str, work: Callable[[], int]) -> int:
         return _NOBODY_READS
 
 
+def visible(text: str) -> str:
+    """With control characters escaped, except ends of lines: a file's content or a name must not steer a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _replace_closed() -> None:
+    """Python has None for what is closed, and the next file that is opened gets its number: in this order, these do."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
 def lose_broken_outputs() -> list[TextIO]:
     """Let what cannot be written go to /dev/null, else Python complains of it when it ends. Returns those outputs."""
     return [output for output in (sys.stdout, sys.stderr) if _is_broken(output)]
@@ -51,7 +69,8 @@ def lose_broken_outputs() -> list[TextIO]:
 
 def _is_broken(output: TextIO) -> bool:
     try:
-        output.flush()
+        output.flush()  # does nothing for an output without a buffer (PYTHONUNBUFFERED), so more is asked below
+        os.write(output.fileno(), b"")  # no byte, which fails on a full device
         if not _is_closed(output.fileno()):
             return False
     except io.UnsupportedOperation:  # not a file
@@ -65,7 +84,7 @@ def _is_broken(output: TextIO) -> bool:
 
 
 def _is_closed(pipe: int) -> bool:
-    """Whether nobody can read any more. An output without a buffer (PYTHONUNBUFFERED) has nothing to flush."""
+    """Whether nobody can read any more."""
     poll = select.poll()
     poll.register(pipe, 0)
     return bool(poll.poll(0))

@@ -34,9 +34,10 @@ Shape = Literal[
     "list",
 ]
 """What a prompt looks like, see exo.routing.shapes."""
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Factor = Annotated[float, msgspec.Meta(ge=0.1, le=100)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Words = tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...]
 
@@ -153,17 +154,17 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ASCII text, `characters_per_token_elsewhere` of all other letters that are no ideographs.
     """
 
-    loads_per_request: NotNegative
-    load_burst: Count
+    loads_per_request: Annotated[float, msgspec.Meta(ge=0, le=1000)]
+    load_burst: Annotated[int, msgspec.Meta(ge=0, le=1000)]
     idle_seconds_per_load: Annotated[float, msgspec.Meta(ge=1)]
-    load_seconds: NotNegative
-    seconds_per_request: NotNegative
-    answer_tokens: Annotated[int, msgspec.Meta(ge=1)]
-    tokens_per_s: Positive
-    reasoning_factor: Positive
-    characters_per_token: Positive
-    characters_per_token_elsewhere: Positive
-    tokens_per_ideograph: Positive
+    load_seconds: Seconds
+    seconds_per_request: Seconds
+    answer_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    tokens_per_s: Annotated[float, msgspec.Meta(ge=0.01, le=1_000_000)]
+    reasoning_factor: Factor
+    characters_per_token: Factor
+    characters_per_token_elsewhere: Factor
+    tokens_per_ideograph: Factor
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from exo.routing.cues import is_phrase
-from exo.routing.rules import Cue, Kind, Rules
-from exo.types import ConfigurationError
+from exo.routing.rules import Cue, Kind, Rules, Shape
+from exo.types import ConfigurationError, ModelRole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,21 +22,28 @@ else:
     import tomli as tomllib
 
 _PATH = re.compile(r"(?P<what>.*) - at `(?P<key>key` in `)?\$\.?(?P<path>[^`]*)`", re.DOTALL)
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
+_NONE_OF = re.compile(r"Invalid enum value ('.*')", re.DOTALL)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _PLACE = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 _PACKAGED = "rules.toml"
 _LARGEST = 1e15
+_LARGEST_FILE = 2**20
+"""In bytes, seven times what the packaged one has."""
 _MOST_STARS = 4
 """In a pattern of models' ids: each further one multiplies the time that a match may take."""
 
 
 class _Fault(Exception):
-    """What is wrong, with the key at fault as a path such as `kinds.code.role`, empty where it is all of the file."""
+    """What is wrong, with the key at fault as a path such as `kinds.code.role`, empty where it is all of the file.
+
+    Of both, what cannot be printed is escaped: keys may be anything.
+    """
 
     def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path and f' {path}:'} {what}")
+        text = f"{path and f' {path}:'} {what}"
+        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text))
 
 
 def packaged_text() -> str:
@@ -52,7 +60,7 @@ def read_rules(path: Path | None = None) -> Rules:
     if path is None:
         return _converted(tables)
     try:
-        own = tomllib.loads(path.read_bytes().decode("utf-8"))
+        own = tomllib.loads(_content_of(path))
         _check_names(own)
         _check_numbers("", own)
         return _converted(_laid_over(tables, own))
@@ -71,6 +79,16 @@ def read_rules(path: Path | None = None) -> Rules:
         raise ConfigurationError(f"{path}: its values are nested too deeply.") from error
     except _Fault as fault:
         raise ConfigurationError(f"{path}:{fault}.") from fault
+
+
+def _content_of(path: Path) -> str:
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO may take for ever, and a device may never end
+        raise _Fault("", "this is no regular file")
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise _Fault("", f"it is larger than {_LARGEST_FILE // 2**20} MiB")
+    return content.decode("utf-8-sig")
 
 
 def _place_of(message: str) -> str:
@@ -96,36 +114,39 @@ def _converted(tables: Mapping[str, Any]) -> Rules:
     try:
         rules = msgspec.convert(tables, Rules)
     except msgspec.ValidationError as error:
-        raise _of_kinds(tables) or _explained(error, "") from error
+        raise _of_names(tables) or _explained(error, "") from error
     for fault in _faults(rules):
         raise fault
     return rules
 
 
-def _of_kinds(tables: Mapping[str, Any]) -> _Fault | None:
-    """What is wrong within a kind or a cue; msgspec leaves their names out."""
+def _of_names(tables: Mapping[str, Any]) -> _Fault | None:
+    """What is wrong below a name that a file may choose; msgspec leaves such names out."""
+    for path, value, shape in _below_names(tables):
+        try:
+            msgspec.convert(value, shape)
+        except msgspec.ValidationError as error:
+            return _explained(error, path)
+    return None
+
+
+def _below_names(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Paths, what is there, and what it should be."""
     for name, kind in _tables_in(tables, "kinds"):
         for cue_name, cue in _tables_in(kind, "cues"):
-            fault = _fault_of(cue, Cue, f"kinds.{name}.cues.{cue_name}")
-            if fault:
-                return fault
-        fault = _fault_of(kind, Kind, f"kinds.{name}")
-        if fault:
-            return fault
-    return None
+            yield f"kinds.{name}.cues.{cue_name}", cue, Cue
+        for shape, weight in _tables_in(kind, "shapes"):
+            yield f"kinds.{name}.shapes.{shape}", weight, float
+        yield f"kinds.{name}", kind, Kind
+    for pattern, role in _tables_in(tables, "roles"):
+        yield f"roles.{pattern}", role, ModelRole
+    for short, written in _tables_in(tables.get("text"), "written_out"):
+        yield f"text.written_out.{short}", written, str
 
 
 def _tables_in(table: Any, key: str) -> list[tuple[str, Any]]:
     below = table.get(key) if isinstance(table, Mapping) else None
     return list(below.items()) if isinstance(below, Mapping) else []
-
-
-def _fault_of(table: Any, shape: type[Cue | Kind], path: str) -> _Fault | None:
-    try:
-        msgspec.convert(table, shape)
-    except msgspec.ValidationError as error:
-        return _explained(error, path)
-    return None
 
 
 def _explained(error: msgspec.ValidationError, at: str) -> _Fault:
@@ -137,6 +158,10 @@ def _explained(error: msgspec.ValidationError, at: str) -> _Fault:
     missing = _MISSING.fullmatch(what)
     if missing:
         return _Fault(_below(path, missing[1]), "this key has to be there")
+    none = _NONE_OF.fullmatch(what)
+    if none:
+        legal = get_args(ModelRole if path.startswith("roles.") or path.endswith(".role") else Shape)
+        return _Fault(path, f"{none[1]} is none of {', '.join(legal)}")
     return _Fault(path, f"{what[:1].lower()}{what[1:]}".replace("`", ""))
 
 
