@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from npu_board import SimBoard
 
 from support import BUILTIN_MODEL, EXO, Node, StartNode, environment, run, run_well, wait_until
 from terminal_support import Terminal
@@ -98,6 +99,21 @@ def test_on_a_terminal_there_is_a_bar_and_a_spread_stays_in_one_piece(dummy_node
     assert re.search(r"^ mean +\d+ ms +[\d.]+ ", report, re.MULTILINE), report
     assert re.search(r"^ +\([\d.]+ to [\d.]+\)", report, re.MULTILINE), report
     assert max(map(len, report.splitlines())) <= 72
+
+
+def test_auto_says_which_models_it_chose(start_node: StartNode, tmp_path: Path) -> None:
+    board = SimBoard(tmp_path)
+    for model in ("qwen2.5-1.5b-rkllm", "deepseek-r1-1.5b-rkllm"):
+        board.add_model(model)
+    node = start_node("--default-model", "auto", env=board.env)
+    arguments = ("--model", "auto", "--repeat", "1", "--max-tokens", "8", "--output", tmp_path / "report")
+    shown = run_well(EXO, "bench", "--port", port_of(node), *arguments)
+    samples = json.loads((tmp_path / "report/bench.json").read_bytes())["samples"]
+    names = {one["answered_by"] for one in samples if one["part"] == "prompts"}
+    assert names
+    assert names <= {"qwen2.5-1.5b-rkllm", "deepseek-r1-1.5b-rkllm"}
+    (note,) = re.findall(r"Note: auto was answered by: (.*)\.\n", shown)
+    assert set(re.findall(r"(\S+) \(\d\)", note)) == names
 
 
 def test_the_built_in_model(start_node: StartNode, model_store: Path, tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ async def test_the_time_of_loading_where_a_server_tells_it() -> None:
     assert found.load == 1.5
 
 
+async def test_the_model_that_the_server_says_has_answered() -> None:
+    pieces = (event({"model": "auto", "choices": []}), event({"model": "quick\x1b", "choices": []}), said("a"))
+    found = await answered(*pieces, event({"model": 7}), said(finish="stop"), DONE)
+    assert (found.model, found.answered_by, found.error) == ("one", "quick\\x1b", None)
+
+
 async def test_a_server_that_knows_no_usage_is_asked_again_without_it() -> None:
     server = MeasuredServer(refusing=30.0)
     refused = httpx2.Response(400, json={"error": {"message": "unknown field stream_options"}})
@@ -229,10 +235,23 @@ def test_an_address_below_a_path() -> None:
     assert base_of("https://h/openai/v1") == "https://h/openai"
 
 
-@pytest.mark.parametrize("url", ["", "h:1", "ftp://h", "http://", "http://[x:y]"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "h:1", "ftp://h", "http://", "http://[x:y]", "http://h:0", "http://h:65536", "http://h:-1", "http://h:x",
+        "http://h\x1b/", "http://h/\udcff", "http://h\u202e/",
+    ],
+)  # fmt: skip
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ConfigurationError, match="no address of a server"):
         base_of(url)
+
+
+def test_a_wrong_address_is_shown_without_a_password() -> None:
+    with pytest.raises(ConfigurationError, match=r"^'http://h:65536' is no address"):
+        base_of("http://me:secret@h:65536")
+    with pytest.raises(ConfigurationError, match=r"^'h:1' is no address"):
+        base_of("me:secret@h:1")
 
 
 def test_an_address_is_shown_without_a_password() -> None:

@@ -6,6 +6,7 @@ from measured_server import measured, sample
 
 from exo.benchmark.compare import compare
 from exo.benchmark.results import Run, Settings
+from exo.benchmark.statistics import summarise
 
 
 def test_ratios_are_now_by_before() -> None:
@@ -15,6 +16,20 @@ def test_ratios_are_now_by_before() -> None:
     assert (found.before, math.name, mean.name) == ("earlier", "Math", "mean")
     assert (math.first_token, math.total, math.tokens_per_s, math.prefill_tokens_per_s) == (0.5, 0.5, 2.0, 2.0)
     assert math.total_tokens_per_s is None
+
+
+def test_the_mean_is_the_ratio_of_the_means() -> None:
+    def run(*waits: float) -> Run:
+        return measured([sample(first_token=wait, total=wait + 4 / wait, prompt_tokens=12) for wait in waits])
+
+    now, before = run(1.0, 1.0, 4.0), run(1.0, 2.0, 9.0)
+    math, mean = compare(now, before).ratios
+    assert (math.first_token, mean.first_token) == (0.5, 0.5), "the medians are 1 and 2, the means 2 and 4"
+    (_, new), (_, old) = summarise(now), summarise(before)
+    for name in ("first_token", "tokens_per_s", "total", "prefill_tokens_per_s"):
+        assert getattr(mean, name) == getattr(new, name).mean / getattr(old, name).mean
+        assert getattr(math, name) == getattr(new, name).median / getattr(old, name).median
+    assert mean.tokens_per_s != math.tokens_per_s
 
 
 def test_the_sweeps_are_compared_too() -> None:
@@ -53,6 +68,15 @@ def test_every_difference_is_said() -> None:
         "the run now was interrupted",
         "tokens were counted in another way",
     )
+
+
+def test_other_models_that_answered_are_a_difference() -> None:
+    def run(*names: str | None) -> Run:
+        return measured([sample(model="auto", answered_by=name) for name in names])
+
+    found = compare(run("quick", "deep", "quick"), run("quick"))
+    assert found.differences == ("auto was answered by: deep, quick now, quick before",)
+    assert compare(run("quick", "deep"), run(None)).differences == ()
 
 
 def test_one_model_on_each_side_is_a_pair_whatever_its_name() -> None:

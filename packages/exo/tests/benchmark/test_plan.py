@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from exo.benchmark import plan
 from exo.benchmark.plan import PROMPTS, long_text, stages
 from exo.benchmark.results import Settings
 
@@ -62,6 +63,20 @@ def test_every_long_prompt_begins_differently() -> None:
         return {question.text[:8] for stage in lengths for question in stage.questions}
 
     assert len(beginnings("one run") | beginnings("the next run")) == 2 * 2 * 2 * 3
+
+
+def test_a_long_prompt_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def make(tokens: int, seed: str) -> str:
+        made.append(tokens)
+        return seed
+
+    monkeypatch.setattr(plan, "long_text", make)
+    *_, lengths = stages(Settings(models=("a",), repeat=1000, prompt_lengths=(1_000_000,)), "seed")
+    assert (len(lengths.questions), made) == (1000, [])
+    assert lengths.questions[7].text == "seed/a/1000000/7"
+    assert made == [1_000_000]
 
 
 @pytest.mark.parametrize("tokens", [1, 128, 1024, 8192])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from measured_server import measured, sample
 
-from exo.benchmark.report import Report, make_report, silent_models
+from exo.benchmark.report import Report, failures, make_report
 from exo.benchmark.results import Settings
 from exo.benchmark.tables import Table
 
@@ -46,16 +47,43 @@ def test_the_warm_up_tells_of_the_loading() -> None:
     assert table(make_report(run), "warm-up").rows == (("one", "500 ms", "250 ms", "2.50 s"),)
 
 
+def test_what_was_loaded_already_took_no_time_to_load() -> None:
+    run = measured([sample("warm-up", part="warm-up", load=load) for load in (0.00001, 0.0499, 0.05, None)])
+    assert [row[2] for row in table(make_report(run), "warm-up").rows] == ["-", "-", "50 ms", "-"]
+
+
 def test_errors_are_counted_with_their_words() -> None:
     report = make_report(measured([sample(), sample(error="full"), sample(error="full")]))
     assert table(report, "errors").rows == (("one", "prompts", "Math", "full", "2"),)
     assert report.notes == ("2 of 3 requests failed; the table of errors says why.",)
-    assert silent_models(report.run) == {}
 
 
-def test_a_model_that_never_answered() -> None:
-    run = measured([sample(model="a", error="first"), sample(model="a", error="second"), sample(model="b")])
-    assert silent_models(run) == {"a": "first"}
+@pytest.mark.parametrize(
+    ("good", "sentences"),
+    [
+        (2, []),
+        (1, ["2 of 3 requests to one failed, the first with: gone"]),
+        (0, ["2 of 2 requests to one failed, the first with: gone"]),
+    ],
+)
+def test_a_model_of_whose_requests_more_than_half_failed(good: int, sentences: list[str]) -> None:
+    warm_up = sample("warm-up", part="warm-up")
+    run = measured([warm_up, *[sample()] * good, sample(error="gone"), sample(error="refused")])
+    assert failures(run) == sentences
+
+
+def test_each_model_is_looked_at_by_itself() -> None:
+    silent = sample("warm-up", part="warm-up", model="a", error="no such model")
+    run = measured([silent, *[sample(model="b")] * 9, sample(model="b", error="once")])
+    assert failures(run) == ["a answered no request: no such model"]
+
+
+def test_who_answered_in_place_of_the_model_that_was_asked() -> None:
+    warm_up = sample("warm-up", part="warm-up", model="auto", answered_by="quick")
+    chosen = [sample(model="auto", answered_by=name) for name in ("quick", "deep", "deep", None)]
+    itself = [sample(model="one", answered_by="one"), sample(model="two")]
+    report = make_report(measured([warm_up, *chosen, *itself, sample(model="alias", answered_by="one")]))
+    assert report.notes == ("auto was answered by: deep (2), quick (1).", "alias was answered by: one (1).")
 
 
 def test_what_a_reader_has_to_know() -> None:

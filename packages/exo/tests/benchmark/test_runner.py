@@ -36,6 +36,20 @@ async def test_more_at_a_time_than_requests() -> None:
     assert (server.most_at_a_time, len(samples)) == (2, 1 + 5 + 2)
 
 
+async def test_a_request_is_announced_before_it_is_sent() -> None:
+    server, told = MeasuredServer(), list[str]()
+    settings = Settings(models=("one",), repeat=1)
+    async with httpx2.AsyncClient(transport=server.transport()) as http:
+        await measure(
+            Server("http://server", http, server.clock),
+            stages(settings, "seed"),
+            settings,
+            lambda sample: told.append(f"{sample.name} ended"),
+            lambda stage, question: told.append(f"{stage.part} {question.name} {len(server.bodies)}"),
+        )
+    assert told[:4] == ["warm-up warm-up 0", "warm-up ended", "prompts Math 1", "Math ended"]
+
+
 async def test_a_failed_request_stops_nothing() -> None:
     refused = httpx2.Response(429, json={"error": {"message": "full"}})
     server, samples = MeasuredServer(answers=[ANSWER, refused, ANSWER]), list[Sample]()

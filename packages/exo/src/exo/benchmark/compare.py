@@ -5,11 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from exo.benchmark.results import Part, Run
-from exo.benchmark.statistics import Spread, Summary, summarise
+from exo.benchmark.statistics import MEAN, Spread, Summary, summarise
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """Now / before of one prompt, level or length: of the medians. None is what one of the two does not know."""
+    """Now / before of one prompt, level or length: of the medians, for the prompts' mean of the means.
+
+    None is what one of the two does not know.
+    """
 
     part: Part
     model: str
@@ -53,6 +56,10 @@ def _differences(now: Run, before: Run) -> list[str]:
         new, old = getattr(now.server, field), getattr(before.server, field)
         if new != old:
             found.append(f"{field} of the server: {_shown(new)} now, {_shown(old)} before")
+    for model in now.settings.models:
+        new, old = _answering(now, model), _answering(before, model)
+        if new and old and new != old:
+            found.append(f"{model} was answered by: {_shown(new)} now, {_shown(old)} before")
     found += [f"the run {when} was interrupted" for when, run in (("now", now), ("before", before)) if not run.complete]
     if _counting(now) != _counting(before):
         found.append("tokens were counted in another way")
@@ -63,25 +70,35 @@ def _counting(run: Run) -> set[str]:
     return {sample.counted_by for sample in run.samples if sample.error is None}
 
 
+def _answering(run: Run, model: str) -> tuple[str, ...]:
+    """The models that answered where `model` was asked, as far as the server told."""
+    counted = (one for one in run.samples if one.model == model and one.part != "warm-up" and one.error is None)
+    return tuple(sorted({one.answered_by for one in counted if one.answered_by is not None}))
+
+
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value) or "unknown"
 
 
 def _ratio(now: Summary, before: Summary) -> Ratio:
+    """Of the numbers that the tables of the two runs show."""
+    mean = now.name == MEAN
     return Ratio(
         part=now.part,
         model=now.model,
         name=now.name,
-        first_token=_of_medians(now.first_token, before.first_token),
-        tokens_per_s=_of_medians(now.tokens_per_s, before.tokens_per_s),
-        total=_of_medians(now.total, before.total),
-        prefill_tokens_per_s=_of_medians(now.prefill_tokens_per_s, before.prefill_tokens_per_s),
+        first_token=_of_middles(now.first_token, before.first_token, mean=mean),
+        tokens_per_s=_of_middles(now.tokens_per_s, before.tokens_per_s, mean=mean),
+        total=_of_middles(now.total, before.total, mean=mean),
+        prefill_tokens_per_s=_of_middles(now.prefill_tokens_per_s, before.prefill_tokens_per_s, mean=mean),
         total_tokens_per_s=_divided(now.total_tokens_per_s, before.total_tokens_per_s),
     )
 
 
-def _of_medians(now: Spread | None, before: Spread | None) -> float | None:
-    return None if now is None or before is None else _divided(now.median, before.median)
+def _of_middles(now: Spread | None, before: Spread | None, *, mean: bool) -> float | None:
+    if now is None or before is None:
+        return None
+    return _divided(now.mean, before.mean) if mean else _divided(now.median, before.median)
 
 
 def _divided(now: float | None, before: float | None) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from exo.benchmark.results import Part, Settings
 
@@ -32,12 +33,19 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Question:
-    """One request: what is asked, and what it is called in the results."""
+    """One request: what is asked, and what it is called in the results.
+
+    `wording` is the text, or makes it: thousands of long ones need not be there at the same time.
+    """
 
     name: str
-    text: str
+    wording: str | Callable[[], str]
     repeat: int
     max_tokens: int
+
+    @property
+    def text(self) -> str:
+        return self.wording if isinstance(self.wording, str) else self.wording()
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def _stages_of(model: str, settings: Settings, seed: str) -> Iterator[Stage]:
             model,
             1,
             tuple(
-                Question(str(length), long_text(length, f"{seed}/{model}/{length}/{number}"), number, most)
+                Question(str(length), partial(long_text, length, f"{seed}/{model}/{length}/{number}"), number, most)
                 for number in rounds
             ),
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from exo.benchmark.compare import Comparison, compare
 from exo.benchmark.figures import moment
-from exo.benchmark.results import Run
+from exo.benchmark.results import Run, Sample
 from exo.benchmark.statistics import Summary, summarise
 from exo.benchmark.tables import Table, tables
 
@@ -36,14 +38,22 @@ def make_report(run: Run, before: Run | None = None) -> Report:
     )
 
 
-def silent_models(run: Run) -> dict[str, str]:
-    """The models that answered nothing, with the first message of the server."""
-    found = {}
+def failures(run: Run) -> list[str]:
+    """A sentence for each model of whose requests more than half failed, with the first message of the server."""
+    found = []
     for model in run.settings.models:
-        own = [sample for sample in run.samples if sample.model == model]
-        if own and all(sample.error is not None for sample in own):
-            found[model] = own[0].error or ""
+        own = [sample for sample in _that_count(run) if sample.model == model]
+        messages = [sample.error for sample in own if sample.error is not None]
+        if own and own[0].part == "warm-up":
+            found.append(f"{model} answered no request: {messages[0]}")
+        elif 2 * len(messages) > len(own):
+            found.append(f"{len(messages)} of {len(own)} requests to {model} failed, the first with: {messages[0]}")
     return found
+
+
+def _that_count(run: Run) -> list[Sample]:
+    """A warm-up is one of them only if it failed: then its model has no other request."""
+    return [sample for sample in run.samples if sample.part != "warm-up" or sample.error is not None]
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -67,12 +77,14 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 def _notes(run: Run) -> list[str]:
     good = [sample for sample in run.samples if sample.error is None]
     counted = [sample for sample in good if sample.part != "warm-up"]
-    failed = len(run.samples) - len(good)
+    requests = len(_that_count(run))
+    failed = requests - len(counted)
     notes = []
     if not run.complete:
         notes.append("The run was interrupted: this is what was measured until then.")
     if failed:
-        notes.append(f"{failed} of {len(run.samples)} requests failed; the table of errors says why.")
+        notes.append(f"{failed} of {requests} requests failed; the table of errors says why.")
+    notes += _answering(run.settings.models, counted)
     if any(sample.counted_by == "chunks" for sample in good):
         notes.append(
             "The server does not tell how many tokens it made: the pieces of the answers were counted instead, which "
@@ -86,3 +98,11 @@ def _notes(run: Run) -> list[str]:
             "begin with: a prompt that it has never seen has its first token later."
         )
     return notes
+
+
+def _answering(models: Sequence[str], samples: Sequence[Sample]) -> Iterator[str]:
+    """Which models answered, where not only the one that was asked."""
+    for model in models:
+        names = Counter(one.answered_by for one in samples if one.model == model and one.answered_by is not None)
+        if names.keys() - {model}:
+            yield f"{model} was answered by: {', '.join(f'{name} ({times})' for name, times in names.most_common())}."

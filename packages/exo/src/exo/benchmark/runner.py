@@ -13,9 +13,13 @@ from exo.types import ConfigurationError
 
 Record = Callable[[Sample], None]
 """Called with each request's outcome as soon as it is known: who interrupts the run has all before."""
+Begin = Callable[[Stage, Question], None]
+"""Called with each request before it is sent."""
 
 
-async def measure(server: Server, plan: Iterable[Stage], settings: Settings, record: Record) -> None:
+async def measure(
+    server: Server, plan: Iterable[Stage], settings: Settings, record: Record, begin: Begin | None = None
+) -> None:
     """One stage after the other; of a stage as many requests at a time as its level says.
 
     A model whose warm-up fails is asked nothing more: it would fail as often as there are requests, and as slowly.
@@ -26,7 +30,10 @@ async def measure(server: Server, plan: Iterable[Stage], settings: Settings, rec
             continue
         waiting = deque(stage.questions)
         workers = min(stage.level, len(waiting))
-        tasks = [asyncio.create_task(_work(server, stage, settings, waiting, record)) for _ in range(workers)]
+        tasks = [
+            asyncio.create_task(_work(server, stage, settings, waiting, record=record, begin=begin))
+            for _ in range(workers)
+        ]
         try:
             outcomes = await asyncio.gather(*tasks)
         finally:
@@ -37,11 +44,21 @@ async def measure(server: Server, plan: Iterable[Stage], settings: Settings, rec
             failed.add(stage.model)
 
 
-async def _work(server: Server, stage: Stage, settings: Settings, waiting: deque[Question], record: Record) -> bool:
+async def _work(
+    server: Server,
+    stage: Stage,
+    settings: Settings,
+    waiting: deque[Question],
+    *,
+    record: Record,
+    begin: Begin | None,
+) -> bool:
     """Whether all went well."""
     well = True
     while waiting:
         question = waiting.popleft()
+        if begin is not None:
+            begin(stage, question)
         sample = await server.ask(question, stage.model, settings, part=stage.part, level=stage.level)
         record(sample)
         well = well and sample.error is None

@@ -10,7 +10,7 @@ from typing import TypeVar
 from exo.benchmark.compare import Comparison, Ratio
 from exo.benchmark.figures import count, known, middle, moment, rate, seconds
 from exo.benchmark.plan import PROMPTS
-from exo.benchmark.results import Part, Run
+from exo.benchmark.results import Part, Run, Sample
 from exo.benchmark.statistics import MEAN, Summary, median_of, p95_of
 
 _Named = TypeVar("_Named", Summary, Ratio)
@@ -112,6 +112,8 @@ def _lengths(summaries: Sequence[Summary]) -> Table:
     return Table("lengths", "Prompt lengths", note, head, rows)
 
 
+_SHORTEST_LOAD = 0.05
+"""In seconds; a server that says less has found the model loaded."""
 _COMPARED: dict[Part, tuple[str, str, dict[str, Callable[[Ratio], float | None]]]] = {
     "prompts": (
         "prompts",
@@ -142,8 +144,8 @@ _COMPARED: dict[Part, tuple[str, str, dict[str, Callable[[Ratio], float | None]]
 
 def _comparisons(comparison: Comparison) -> list[Table]:
     note = (
-        f"Now / before ({moment(comparison.before)}), of the medians. For times, below 1 is faster now; for tokens/s, "
-        "above 1. "
+        f"Now / before ({moment(comparison.before)}), of the medians, in the row mean of the means. For times, below 1 "
+        "is faster now; for tokens/s, above 1. "
     )
     if comparison.differences:
         note += f"The runs differ: {'; '.join(comparison.differences)}."
@@ -171,16 +173,20 @@ def _ratio(value: float) -> str:
 
 def _loading(run: Run) -> Table:
     rows = tuple(
-        (one.model, known(one.first_token, seconds), known(one.load, seconds), known(one.total, seconds))
+        (one.model, known(one.first_token, seconds), known(_loaded_in(one), seconds), known(one.total, seconds))
         for one in run.samples
         if one.part == "warm-up" and one.error is None
     )
     note = (
         "One request before the others, which does not count. If the model was not loaded, the time to its first token "
-        "has the loading in it; how much of it, only some servers tell."
+        "has the loading in it; how much of it, only some servers tell (a dash: below 50 ms, or not told)."
     )
     head = ("Model", "First token", "Of it loading", "Total time")
     return Table("warm-up", "Warm-up", note, head, rows, words=1)
+
+
+def _loaded_in(warm_up: Sample) -> float | None:
+    return None if warm_up.load is None or warm_up.load < _SHORTEST_LOAD else warm_up.load
 
 
 def _errors(run: Run) -> Table:

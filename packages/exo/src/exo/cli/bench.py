@@ -48,7 +48,10 @@ def add_to(commands: argparse._SubParsersAction[CommandParser]) -> None:
     bench.add_argument("--max-tokens", metavar="N", default="128", help="most tokens of an answer (default 128)")
     bench.add_argument("--temperature", metavar="T", default="0", help="temperature of the answers (default 0)")
     bench.add_argument(
-        "--timeout", metavar="SECONDS", default="600", help="longest silence of the server (default 600)"
+        "--timeout",
+        metavar="SECONDS",
+        default="600",
+        help="longest silence of the server; a request takes at most ten times that (default 600)",
     )
     bench.add_argument(
         "-o", "--output", metavar="DIR", help="folder for bench.md, bench.csv, bench.json and bench.html"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Protocol
 
 from rich import box, progress
 from rich.console import Console
@@ -13,10 +13,11 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from exo.benchmark.answer import escaped
 from exo.benchmark.figures import known, rate, seconds
+from exo.benchmark.plan import Question, Stage
 from exo.benchmark.report import Report
-from exo.benchmark.results import Sample
-from exo.benchmark.runner import Record
+from exo.benchmark.results import Part, Sample
 from exo.benchmark.tables import Table
 
 _MODEL = "Model"
@@ -60,27 +61,37 @@ def _drawn(table: Table, *, hidden: str, stacked: bool) -> RichTable:
     return drawn
 
 
+class Progress(Protocol):
+    """Is told of each request when it begins and when it has ended."""
+
+    def begin(self, stage: Stage, question: Question) -> None: ...
+    def end(self, sample: Sample) -> None: ...
+
+
 @contextlib.contextmanager
-def showing_progress(requests: int) -> Iterator[Record]:
-    """Takes each request's outcome and shows it on stderr. `requests` is how many there will be."""
-    with _bar(requests) if sys.stderr.isatty() else contextlib.nullcontext(_Lines(requests)) as record:
-        yield record
+def showing_progress(requests: int) -> Iterator[Progress]:
+    """Shows the requests on stderr. `requests` is how many there will be."""
+    with _bar(requests) if sys.stderr.isatty() else contextlib.nullcontext(_Lines(requests)) as shown:
+        yield shown
 
 
 class _Lines:
-    """A line for each request."""
+    """A line for each request that has ended."""
 
     def __init__(self, requests: int) -> None:
         self._requests = requests
         self._done = 0
 
-    def __call__(self, sample: Sample) -> None:
+    def begin(self, stage: Stage, question: Question) -> None:
+        pass
+
+    def end(self, sample: Sample) -> None:
         self._done += 1
-        print(f"{self._done}/{self._requests} {_told(sample)}: {_outcome(sample)}", file=sys.stderr, flush=True)
+        print(f"{self._done}/{self._requests} {_told_of(sample)}: {_outcome(sample)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _bar(requests: int) -> Iterator[Record]:
+def _bar(requests: int) -> Iterator[Progress]:
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -88,20 +99,34 @@ def _bar(requests: int) -> Iterator[Record]:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("warm-up", total=requests)
-
-        def record(sample: Sample) -> None:
-            bars.update(task, advance=1, description=_told(sample))
-            if sample.error is not None:
-                bars.console.print(f"{_told(sample)}: {_outcome(sample)}", markup=False, highlight=False)
-
-        yield record
+        yield _Bar(bars, bars.add_task("", total=requests))
 
 
-def _told(sample: Sample) -> str:
+class _Bar:
+    """Names what is running; of requests at the same time only their number, as they end in any order."""
+
+    def __init__(self, bars: progress.Progress, task: progress.TaskID) -> None:
+        self._bars = bars
+        self._task = task
+
+    def begin(self, stage: Stage, question: Question) -> None:
+        together = f"{escaped(stage.model)}: {stage.level} at a time"
+        one = _told(stage.part, stage.model, question.name)
+        self._bars.update(self._task, description=together if stage.part == "concurrency" else one)
+
+    def end(self, sample: Sample) -> None:
+        self._bars.update(self._task, advance=1)
+        if sample.error is not None:
+            self._bars.console.print(f"{_told_of(sample)}: {_outcome(sample)}", markup=False, highlight=False)
+
+
+def _told_of(sample: Sample) -> str:
     level = f", {sample.level} at a time" if sample.part == "concurrency" else ""
-    length = " tokens of prompt" if sample.part == "lengths" else ""
-    return f"{sample.model}: {sample.name}{length}{level}"
+    return _told(sample.part, sample.model, sample.name) + level
+
+
+def _told(part: Part, model: str, name: str) -> str:
+    return f"{escaped(model)}: {name}{' tokens of prompt' if part == 'lengths' else ''}"
 
 
 def _outcome(sample: Sample) -> str:
