@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from planner_fit import FIGURES, Fit, Measured, Prediction, fit, fit_memory, left_out, measured_rows, memory, unsourced
+from planner_fit import (
+    FIGURES,
+    Fit,
+    Measured,
+    Prediction,
+    family,
+    fit,
+    fit_memory,
+    left_out,
+    measured_rows,
+    memory,
+    unsourced,
+)
 
 CONSTANTS = Path(__file__).parents[1] / "packages/rkllm-facts/src/rkllm_facts/data/planner.json"
 CONTEXTS = (192, 256, 320, 448, 512, 1024, 2048, 4096)
@@ -33,6 +46,7 @@ def main() -> None:
     predictions = left_out(measured)
     print(f"{len(measured)} rows of {len({one.model for one in measured})} models\n")
     print(error_table(predictions))
+    print(f"\nFamilies left out together:\n\n{error_table(left_out(measured, family))}")
     for figure in FIGURES:
         print(f"\nWorst of {NAMES[figure]}:\n\n{worst_table(predictions, figure)}")
     print(f"\nEach model:\n\n{model_table(predictions)}")
@@ -57,7 +71,19 @@ def constants_of(fitted: Fit, predictions: Sequence[Prediction]) -> dict[str, An
         **_rounded(asdict(fitted)),
         "errors": {name: _errors([one for one in predictions if one.measured.pair == name]) for name in pairs},
         "overall": _errors(predictions),
+        "memory_doubt": round(memory_doubt(predictions), 4),
     }
+
+
+def memory_doubt(predictions: Iterable[Prediction]) -> float:
+    """By how much more memory than predicted nineteen of twenty rows need at most."""
+    return at_most(0.95, [one.actual / one.predicted - 1 for one in predictions if one.figure == "memory_mb"])
+
+
+def at_most(share: float, values: Iterable[float]) -> float:
+    """The smallest of the values that at least this share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def error_table(predictions: Sequence[Prediction]) -> str:
@@ -112,11 +138,18 @@ def context_table(measured: Sequence[Measured]) -> str:
 
 def _cell(predictions: Sequence[Prediction], figure: str) -> str:
     found = [one for one in predictions if one.figure == figure]
-    return f"{median_error(found):.1%} ({len(found)})" if found else "-"
+    if not found:
+        return "-"
+    most = at_most(0.9, [abs(one.error) for one in found])
+    return f"{median_error(found):.1%}, {most:.0%} ({len(found)})"
 
 
-def _errors(predictions: Sequence[Prediction]) -> dict[str, float]:
-    return {figure: round(median_error([one for one in predictions if one.figure == figure]), 4) for figure in FIGURES}
+def _errors(predictions: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    found = {figure: [abs(one.error) for one in predictions if one.figure == figure] for figure in FIGURES}
+    return {
+        figure: {"half": round(statistics.median(errors), 4), "most": round(at_most(0.9, errors), 4)}
+        for figure, errors in found.items()
+    }
 
 
 def _rounded(found: Any) -> Any:

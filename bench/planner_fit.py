@@ -6,13 +6,14 @@ a single odd row counts little. Nothing but the standard library is needed: the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rkllm_facts.architecture import Architecture, known_models
+from rkllm_facts.architecture import Architecture, known_architecture, known_models
 from rkllm_facts.benchmark import BenchmarkRow, rows
 from rkllm_facts.planner.calibration import MemoryConstants, TimeConstants, pair
 from rkllm_facts.planner.work import MB, generation_work, prefill_work, scale_groups, weight_bits
@@ -23,6 +24,7 @@ __all__ = [
     "Fit",
     "Measured",
     "Prediction",
+    "family",
     "fit",
     "fit_memory",
     "left_out",
@@ -49,6 +51,16 @@ GROUPS_OF_RK3588 = (
 )
 """Group size, first token in ms of w8a8 and of w8a8 with groups, tokens/s of both. Source: README of rknn-llm at
 release 1.1.3, measured with 1.1.0; the newer tables have no type with groups for this chip."""
+
+SINGLE_ROWS = (
+    ("RK3562 w4a16_g128", 524.0, 5.67),
+    ("RK3562 w4a8_g32", 873.0, 12.0),
+)
+SINGLE_BASE = ("RK3562 w8a8", 477.0, 11.5)
+SINGLE_MODEL = "Qwen2-0.5B"
+SINGLE_PROMPT = 64
+"""First token in ms and tokens/s of pairs that the newer tables do not have, and of one that they do have: the ratio
+counts, as the SDK was another. Source: README of rknn-llm at release 1.2.0."""
 
 _FLOAT16 = 2
 _ROUNDED = 0.02
@@ -138,24 +150,40 @@ def fit(measured: Sequence[Measured]) -> Fit:
             )
             for one in measured
         ],
-        start=(1.0, 300.0, 4.0),
-        rk3588_groups=_slowdown([(group, grouped, plain) for group, _, _, plain, grouped in GROUPS_OF_RK3588]),
+        rk3588_groups=_slowdown(
+            [(group, grouped, plain) for group, _, _, plain, grouped in GROUPS_OF_RK3588], needed.scale_bytes
+        ),
     )
     prefill = _fit_times(
         [(one.pair, prefill_work(one.architecture, one.row.seqlen).vector, one.row.ttft_ms) for one in measured],
-        start=(0.3, 3000.0, 500.0),
         rk3588_groups=_slowdown([(group, plain, grouped) for group, plain, grouped, _, _ in GROUPS_OF_RK3588]),
     )
-    return Fit(generation, prefill, needed)
+    return Fit(
+        dataclasses.replace(generation, single_speeds=_single_generation(generation, needed.scale_bytes)),
+        dataclasses.replace(prefill, single_speeds=_single_prefill(prefill)),
+        needed,
+    )
 
 
-def left_out(measured: Sequence[Measured]) -> list[Prediction]:
-    """Each model predicted by a fit to all the others: its rows of both versions, every chip and every type are out."""
+def family(measured: Measured) -> str:
+    """Models that are alike: of one maker, or with a state."""
+    if measured.architecture.recurrent_layers:
+        return "recurrent"
+    return next((name for name in ("qwen", "gemma", "minicpm") if measured.model.startswith(name)), measured.model)
+
+
+def left_out(
+    measured: Sequence[Measured], group: Callable[[Measured], str] = lambda one: one.model
+) -> list[Prediction]:
+    """Each model, or each group of them, predicted by a fit to all the others.
+
+    Its rows of both versions, every chip and every type are out.
+    """
     found = []
-    for model in dict.fromkeys(one.model for one in measured):
-        others = fit([one for one in measured if one.model != model])
+    for name in dict.fromkeys(map(group, measured)):
+        others = fit([one for one in measured if group(one) != name])
         for one in measured:
-            for figure in FIGURES if one.model == model else ():
+            for figure in FIGURES if group(one) == name else ():
                 predicted = others.predict(one, figure)
                 if predicted is not None and one.value(figure) is not None:
                     found.append(Prediction(one, figure, predicted))
@@ -189,7 +217,10 @@ Timed = tuple[str, tuple[float, ...], float]
 """A pair, its work and its milliseconds."""
 
 
-def _fit_times(timed: Sequence[Timed], start: tuple[float, ...], rk3588_groups: float) -> TimeConstants:
+def _fit_times(timed: Sequence[Timed], rk3588_groups: float) -> TimeConstants:
+    """A constant of which no row tells anything, as that of recurrent layers without such a model, is 0."""
+    told = [float(any(work[place] for _, work, _ in timed)) for place in range(1, 4)]
+
     def speeds_and_loss(found: tuple[float, ...]) -> tuple[dict[str, float], float]:
         by_pair: dict[str, list[float]] = {}
         for name, work, took in timed:
@@ -199,10 +230,32 @@ def _fit_times(timed: Sequence[Timed], start: tuple[float, ...], rk3588_groups: 
         loss = sum(_rounded(ratio - speeds[name]) for name, ratios in by_pair.items() for ratio in ratios)
         return {name: math.exp(speed) for name, speed in speeds.items()}, loss
 
-    found = _search(lambda values: speeds_and_loss(values)[1], start)
+    found = _search(lambda values: speeds_and_loss(values)[1], tuple(told))
     speeds = speeds_and_loss(found)[0]
     call, mixing, state = found
-    return TimeConstants(call, mixing, state, speeds, _group_slowdowns(speeds, rk3588_groups))
+    return TimeConstants(call, mixing, state, speeds, {}, _group_slowdowns(speeds, rk3588_groups))
+
+
+def _single_generation(constants: TimeConstants, scale_bytes: float) -> dict[str, float]:
+    base, _, base_speed = SINGLE_BASE
+    model = known_architecture(SINGLE_MODEL)
+    if base not in constants.speeds:
+        return {}
+
+    def units(name: str) -> float:
+        return constants.units(generation_work(model, name.split()[1], scale_bytes, SINGLE_PROMPT))
+
+    return {
+        name: constants.speeds[base] * units(base) / units(name) * base_speed / speed for name, _, speed in SINGLE_ROWS
+    }
+
+
+def _single_prefill(constants: TimeConstants) -> dict[str, float]:
+    """The work is the same with each type."""
+    base, base_took, _ = SINGLE_BASE
+    if base not in constants.speeds:
+        return {}
+    return {name: constants.speeds[base] * took / base_took for name, took, _ in SINGLE_ROWS}
 
 
 def _group_slowdowns(speeds: dict[str, float], rk3588: float) -> dict[str, float]:
@@ -214,9 +267,14 @@ def _group_slowdowns(speeds: dict[str, float], rk3588: float) -> dict[str, float
     return found
 
 
-def _slowdown(measured: Sequence[tuple[int, float, float]]) -> float:
-    """The median of what groups of 128 would add, from groups of any size: their size, without and with."""
-    return statistics.median((grouped / plain - 1) * group / 128 for group, plain, grouped in measured)
+def _slowdown(measured: Sequence[tuple[int, float, float]], scale_bytes: float = 0.0) -> float:
+    """The median of what groups of 128 would add, from groups of any size: their size, without and with.
+
+    What it takes to read the scales of eight-bit weights is not in it.
+    """
+    return statistics.median(
+        (grouped / plain / (1 + scale_bytes / group) - 1) * group / 128 for group, plain, grouped in measured
+    )
 
 
 def _search(loss: Callable[[tuple[float, ...]], float], start: tuple[float, ...]) -> tuple[float, ...]:

@@ -76,6 +76,25 @@ async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(board: SimB
         await engine.load("m")
 
 
+@pytest.mark.parametrize("asked", ["", "NUM_CTX=4096\n"])
+async def test_context_that_nobody_asked_for_gives_way_to_short_memory(board: SimBoard, asked: str) -> None:
+    folder = board.add_model(modelfile=asked).parent
+    if not asked:
+        (folder / "Modelfile").unlink()
+    (folder / "config.json").write_text('{"num_hidden_layers": 10, "num_attention_heads": 10, "head_dim": 128}')
+    give_memory(board, 200)  # 50 kB for each token, and the margin of 128 MB
+    async with running(board) as engine:
+        if asked:
+            with pytest.raises(InsufficientMemory):
+                await engine.load("m")
+            return
+        await engine.load("m")
+        context = (await engine.describe("m")).context_length
+        assert context is not None
+        assert 1024 <= context < 2048
+        assert context % 256 == 0
+
+
 @pytest.mark.slow
 async def test_an_idle_model_makes_room_and_a_busy_one_does_not(board: SimBoard) -> None:
     for name in "abc":

@@ -71,6 +71,8 @@ def test_one_object_with_the_figures(capsys: pytest.CaptureFixture[str], nowhere
     assert (found["context"], found["prompt_tokens"], found["remedies"]) == (4096, 128, [])
     assert sum(found["parts"]["memory_mb"].values()) == pytest.approx(found["memory_mb"], abs=0.1)
     assert set(found["expected_errors"]) == {"tokens_per_s", "ttft_ms", "memory_mb"}
+    assert set(found["expected_errors"]["memory_mb"]) == {"half", "most"}
+    assert record(capsys, nowhere, QWEN, "--quant", "w8a8_g256")["expected_errors"] is None
 
 
 @pytest.mark.parametrize("ram", ["8G", "8192M", "8GiB", "8gb", "8.0 G"])
@@ -147,6 +149,54 @@ def test_a_folder_that_is_named_like_a_known_model(
     assert record(capsys, nowhere, str(folder))["parameters"] == 1_543_714_304
 
 
+def gguf(path: Path, tensors: dict[str, int]) -> None:
+    """A header of a model of two layers, in so many tensors of one dimension each; no values behind it."""
+    numbers = {
+        "block_count": 2,
+        "embedding_length": 64,
+        "feed_forward_length": 256,
+        "attention.head_count": 4,
+        "vocab_size": 100,
+    }
+    content = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(numbers) + 1)
+    content += text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    for name, number in numbers.items():
+        content += text(f"llama.{name}") + struct.pack("<II", 4, number)
+    for name, values in tensors.items():
+        content += text(name) + struct.pack("<IQIQ", 1, values, 0, 0)
+    path.write_bytes(content)
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+OF_BOTH_LAYERS = 2 * (4 * 64 * 64 + 3 * 64 * 256 + 2 * 64) + 64
+
+
+@pytest.mark.parametrize("asked", ["m", "m/a-00001-of-00002.gguf", "m/a-00002-of-00002.gguf"])
+def test_a_gguf_model_in_two_files_with_another_that_sees(
+    capsys: pytest.CaptureFixture[str], nowhere: dict[str, str], working_folder: Path, asked: str
+) -> None:
+    folder = working_folder / "m"
+    folder.mkdir()
+    gguf(folder / "a-00001-of-00002.gguf", {"token_embd.weight": 6400})
+    gguf(folder / "a-00002-of-00002.gguf", {"rest": OF_BOTH_LAYERS})
+    gguf(folder / "mmproj-a.gguf", {"v.weight": 99})
+    assert record(capsys, nowhere, asked)["parameters"] == 6400 + OF_BOTH_LAYERS
+    (folder / "a-00001-of-00002.gguf").unlink()
+    with pytest.raises(ConfigurationError, match=r"a-00001-of-00002\.gguf is not there"):
+        COMMAND.run(parsed(asked), nowhere)
+
+
+def test_of_two_gguf_models_in_a_folder_one_has_to_be_named(nowhere: dict[str, str], working_folder: Path) -> None:
+    (working_folder / "m").mkdir()
+    for name in "ab":
+        gguf(working_folder / f"m/{name}.gguf", {"token_embd.weight": 6400, "rest": OF_BOTH_LAYERS})
+    with pytest.raises(ConfigurationError, match=r"more than one model: name one of a\.gguf, b\.gguf"):
+        COMMAND.run(parsed("m"), nowhere)
+
+
 @pytest.mark.parametrize(
     ("files", "asked", "said"),
     [
@@ -191,9 +241,15 @@ def test_the_page_begins_with_the_answer(capsys: pytest.CaptureFixture[str], now
     assert lines[0] == f"{QWEN} as w8a8 on RK3588"
     assert "no Rockchip board" in lines[1]
     assert lines[3].startswith("FITS: 1,")
-    assert re.fullmatch(r"  speed        1\d\.\d tokens/s  give or take \d+%", lines[5])
+    assert re.fullmatch(
+        r"  speed        1\d\.\d tokens/s  half of the models within \d+%, nine of ten within \d+%", lines[5]
+    )
     types = [line.split()[0] for line in lines if line.startswith("  w8a8")]
     assert types == ["w8a8", "w8a8_g128", "w8a8_g256", "w8a8_g512"]
+    assert [line.endswith("not measured") for line in lines if line.startswith("  w8a8")] == [False, True, True, True]
+    (parts,) = (line for line in lines if line.startswith("  memory") and " = " in line)
+    whole, *each = (float(number.replace(",", "")) for number in re.findall(r"([\d,]+) MB", parts))
+    assert sum(each) == pytest.approx(whole, abs=2)
 
 
 def test_the_page_of_one_type_has_no_others(capsys: pytest.CaptureFixture[str], nowhere: dict[str, str]) -> None:

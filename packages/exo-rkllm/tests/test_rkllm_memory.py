@@ -24,8 +24,9 @@ from exo_rkllm.memory import (
 from exo_rkllm.models import NPU_CARDS, NpuCard
 from rkllm_facts.architecture import known_architecture, known_model
 from rkllm_facts.benchmark import find
-from rkllm_facts.planner import plan
+from rkllm_facts.planner import calibration, plan
 
+DOUBT = calibration().memory_doubt
 QWEN = KvGeometry(layers=28, kv_heads=2, head_dim=128)
 QWEN_CONFIG = {"num_hidden_layers": 28, "num_key_value_heads": 2, "num_attention_heads": 12, "hidden_size": 1536}
 PHI_CONFIG = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 3072}
@@ -43,7 +44,7 @@ def test_a_known_model_needs_what_is_planned() -> None:
     expected = plan(model, platform="rk3588", dtype="w8a8", context=2048)
     need = planned(round(expected.file_mb * MIB), model, 2048)
     assert need is not None
-    assert need.total == pytest.approx((expected.memory_mb * 1.025 + 30) * MIB, rel=1e-6)
+    assert need.total == pytest.approx((expected.memory_mb * (1 + DOUBT) + 30) * MIB, rel=1e-6)
     assert need.weights == pytest.approx(model.weight_values, rel=1e-6)
     assert need.kv == NPU_CARDS["qwen2.5-7b-rkllm"].kv.bytes_per_position * 2048
 
@@ -178,6 +179,8 @@ def test_the_architecture_is_read_from_the_folder(tmp_path: Path) -> None:
     known = known_model("Qwen2.5-1.5B")
     (tmp_path / "config.json").write_text(json.dumps(dict(known.config)))
     assert read_architecture(tmp_path) == known.architecture
+    (tmp_path / "config.json").write_text(json.dumps({**known.config, "model_type": "new_family"}))
+    assert read_architecture(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"num_hidden_layers": 1e999}'])

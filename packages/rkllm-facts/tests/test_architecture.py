@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,13 +156,19 @@ def test_a_model_is_known_by_many_names(name: str) -> None:
         ("gemma2:2b", "google/gemma-2-2b-it"),
         ("llama3.2:1b", "meta-llama/Llama-3.2-1B-Instruct"),
         ("Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("gemma-3-1b", "google/gemma-3-1b-it"),
+        ("internlm2_5-1_8b", "internlm/internlm2_5-1_8b-chat"),
+        ("InternLM2.5:1.8B", "internlm/internlm2_5-1_8b-chat"),
     ],
 )
 def test_further_names(name: str, repository: str) -> None:
     assert known_model(name).repository == repository
 
 
-@pytest.mark.parametrize("name", ["Qwen2.5-14B", "nonsense", "", "w8a8", "Qwen2.5"])
+@pytest.mark.parametrize(
+    "name", ["Qwen2.5-14B", "Qwen2.5-15B", "Qwen2-57B", "gemma-31b", "Llama-3-21B", "nonsense", "", "w8a8", "Qwen2.5"]
+)
 def test_an_unknown_model_is_not_taken_for_another(name: str) -> None:
     with pytest.raises(UnknownModel, match=r"config\.json"):
         known_architecture(name)
@@ -172,9 +180,21 @@ def test_near_names_are_given() -> None:
     assert "Qwen/Qwen2.5-7B-Instruct" in caught.value.near
 
 
-def test_every_model_has_a_source_and_its_names_are_its_own() -> None:
+WEAK = {"openbmb/MiniCPM4-0.5B", "deepseek-ai/DeepSeek-OCR", "Qwen/Qwen2.5-VL-3B-Instruct"}
+"""Nobody can look them up: docs/PLANNER.md names them."""
+
+
+def test_every_source_is_a_file_that_can_be_found_or_said_to_be_weak() -> None:
     for model in known_models():
-        assert len(model.source) > 20
+        found = re.search(r"[\w.-]+/[\w.-]+(?:/[\w.-]+)* |[\w.-]+ \(PyPI\), |litgpt|huggingface\.co ", model.source)
+        assert (found and not model.source.startswith("WEAK: ")) or model.repository in WEAK, model.source
+        assert "a public file" not in model.source
+    page = (Path(__file__).parents[3] / "docs/PLANNER.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(WEAK) if name.partition("/")[2] not in page] == []
+
+
+def test_every_name_is_of_one_model() -> None:
+    for model in known_models():
         assert all(known_model(name) is model for name in (model.repository, *model.names))
 
 

@@ -78,6 +78,16 @@ def test_an_unknown_profile_lists_near_ones(text: str) -> None:
         pace(text)
 
 
+def test_a_type_that_the_chip_does_not_run_comes_with_the_legal_ones() -> None:
+    with pytest.raises(UnknownProfile, match=r"RK3588 does not run .*'w4a16'.*w8a8, w8a8_g128.*RK3576"):
+        pace("rk3588:qwen2.5-7b:w4a16")
+
+
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen2.5-1.5b", "qwen2.5-7b"])
+def test_the_chip_with_fewer_interfaces_is_as_fast(model: str) -> None:
+    assert pace(f"RK3588S:{model}") == pace(f"rk3588:{model}")
+
+
 def test_near_ones_are_near() -> None:
     with pytest.raises(UnknownProfile, match=r"Near ones: .*rk3588:qwen3-0\.6b"):
         pace("rk3588:qwen3-0.6")

@@ -217,13 +217,13 @@ class RKLLMInferenceEngine(InferenceEngine):
 
     async def _load(self, model_id: str, begin: Callable[[], None]) -> NpuLoadedModel:
         recipe = self._recipe(model_id)
-        size = await self._make_room(recipe)
+        board = read_board(self.context.env)
+        recipe, size = await self._make_room(recipe, self.settings.platform or board.chip)
         begin()
         logger.info("loading %s from %s", model_id, recipe.stored.path)
         texts = await asyncio.to_thread(recipe.texts)
         for warning in texts.warnings:
             logger.warning("%s: %s", model_id, warning)
-        board = read_board(self.context.env)
         self._doubt_platform(recipe, board)
         domain = self._free_domain()
         with self.metrics.load.time():
@@ -250,26 +250,44 @@ class RKLLMInferenceEngine(InferenceEngine):
             )
         return recipe_for(stored, self.catalogue.card(stored), self.settings)
 
-    async def _make_room(self, recipe: Recipe) -> int:
-        """Unload others until the model fits; returns what it takes, in bytes. Raises InsufficientMemory.
+    async def _make_room(self, recipe: Recipe, platform: str | None) -> tuple[Recipe, int]:
+        """Unload others until the model fits; returns how it is to be loaded, and the bytes that it takes.
 
-        Those that are in use come last, and end first what they have. None goes for a model that is refused.
+        Those that are in use come last, and end first what they have. None goes for a model that is refused. Context
+        that nobody has asked for gives way. Raises InsufficientMemory.
         """
         models, most = self._pool.models.items(), self.settings.max_models
-        need = recipe.memory_need()
+        need = recipe.memory_need(platform)
         free = memory.available(self.settings.root) if self.settings.memory_check else None
         idle, busy = (
             [(name, model.size, model.last_used) for name, model in models if bool(model.users) is in_use]
             for in_use in (False, True)
         )
         too_many = max(0, len(models) + 1 - most) if most else 0
+        if free is not None:
+            room = free + sum(size for _, size, _ in [*idle, *busy])
+            if need.total > room:
+                recipe = self._with_less_context(recipe, room, platform)
+                need = recipe.memory_need(platform)
         asked, at_hand = (0, 0) if free is None else (need.total, free)
         leaving = memory.choose_evictions(asked, at_hand, idle, busy, least=too_many)
         if leaving is None:
             raise memory.refusal(recipe.stored.id, need, at_hand, [*idle, *busy])
         for name in leaving:
             await self._pool.retire(name)
-        return need.total
+        return recipe, need.total
+
+    def _with_less_context(self, recipe: Recipe, room: int, platform: str | None) -> Recipe:
+        """As it is if that does not help, or if its Modelfile asks for a context."""
+        smaller = recipe.that_fits(room, platform)
+        if smaller is not recipe:
+            logger.warning(
+                "%s gets a context of %s tokens: there is not enough memory for %s. NUM_CTX in its Modelfile insists.",
+                recipe.stored.id,
+                smaller.limits.context,
+                recipe.limits.context,
+            )
+        return smaller
 
     def _doubt_platform(self, recipe: Recipe, board: Board) -> None:
         """A file that was made for another chip does not load; its name often says so, and the runtime does not."""

@@ -24,8 +24,6 @@ safe side: the runtime leaves the embeddings on disk, and the whole file is coun
 
 WORKER = 30 * MIB
 """The most that the worker takes by itself, in addition to what Rockchip's own programs take."""
-PLANNED_SHARE = 0.025
-"""By how much the planner errs for half of the models that it has not seen, see docs/PLANNER.md."""
 
 _FLOAT16 = 2
 _LARGEST = 1 << 20
@@ -72,16 +70,19 @@ def needed(weights_bytes: int, kv: KvGeometry | None, context: int) -> MemoryNee
     )
 
 
-def planned(file_bytes: int, architecture: Architecture, context: int) -> MemoryNeed | None:
-    """As `needed`, by the planner: what `exo plan` says of this model. None if the file cannot be of this model."""
-    from rkllm_facts.planner import memory_of_file  # noqa: PLC0415 - see above
+def planned(
+    file_bytes: int, architecture: Architecture, context: int, platform: str | None = None
+) -> MemoryNeed | None:
+    """As `needed`, by the planner: what `exo plan` says of this model, and by how much more nineteen of twenty models
+    were found to need at most. None if the file cannot be of this model."""
+    from rkllm_facts.planner import calibration, memory_of_file  # noqa: PLC0415 - see above
 
-    parts = memory_of_file(architecture, file_bytes / MIB, context=context)
+    parts = memory_of_file(architecture, file_bytes / MIB, context=context, platform=platform)
     if parts is None:
         return None
     sizes = {part.name: math.ceil(part.value * MIB) for part in parts}
     weights, kv = sizes.pop("weights"), sizes.pop("KV cache", 0)
-    doubt = math.ceil(sum(part.value for part in parts) * MIB * PLANNED_SHARE)
+    doubt = math.ceil(sum(part.value for part in parts) * MIB * calibration().memory_doubt)
     return MemoryNeed(weights=weights, kv=kv, margin=sum(sizes.values()) + WORKER + doubt)
 
 
@@ -142,15 +143,19 @@ def refusal(model: str, need: MemoryNeed, free: int, others: Sequence[Candidate]
 
 
 def read_architecture(folder: Path) -> Architecture | None:
-    """From the config.json that Hugging Face models come with; None if the folder has none, or it says too little."""
+    """From the config.json that Hugging Face models come with.
+
+    None if the folder has none, or if it says too little, or is of a family that is not understood.
+    """
     from rkllm_facts.architecture import architecture_of  # noqa: PLC0415 - see above
-    from rkllm_facts.errors import IncompleteConfig  # noqa: PLC0415 - as above
+    from rkllm_facts.errors import FactsError  # noqa: PLC0415 - as above
 
     config = _read_config(folder)
     try:
-        return None if config is None else architecture_of(config)
-    except IncompleteConfig:
+        found = None if config is None else architecture_of(config)
+    except FactsError:
         return None
+    return found if found and found.is_understood else None
 
 
 def read_geometry(folder: Path) -> KvGeometry | None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # the planner is imported with the first model, not when a no
 
 logger = logging.getLogger(__name__)
 
+LEAST_CONTEXT = 512
+"""No model is given less than this because memory is short."""
+_STEP = 256
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -48,14 +52,25 @@ class Recipe:
         """Reads the tokenizer; takes up to a second. Raises ModelLoadError."""
         return ModelTexts.load(self.folder, self.card, self.npu, self.modelfile)
 
-    def memory_need(self) -> memory.MemoryNeed:
-        """As planned if the model is known, else with a margin on the safe side."""
+    def memory_need(self, platform: str | None = None) -> memory.MemoryNeed:
+        """As planned if the model is known, else with a margin on the safe side. `platform` is the board's chip."""
         architecture = memory.read_architecture(self.folder) or self._known_architecture()
-        planned = architecture and memory.planned(self.stored.size, architecture, self.limits.context)
+        planned = architecture and memory.planned(self.stored.size, architecture, self.limits.context, platform)
         if planned:
             return planned
         geometry = memory.read_geometry(self.folder) or (self.npu.kv if self.npu else None)
         return memory.needed(self.stored.size, geometry, self.limits.context)
+
+    def that_fits(self, room: int, platform: str | None = None) -> Recipe:
+        """With the most context that `room` bytes are enough for, in steps of 256 tokens and down to LEAST_CONTEXT.
+
+        As it is if none is little enough, or if the Modelfile asks for a context.
+        """
+        if self.modelfile.parameters.num_ctx is not None:
+            return self
+        longest = (self.limits.context - 1) // _STEP * _STEP
+        shorter = (self.with_context(context) for context in range(longest, LEAST_CONTEXT - 1, -_STEP))
+        return next((one for one in shorter if one.memory_need(platform).total <= room), self)
 
     def _known_architecture(self) -> Architecture | None:
         """By the repository that the Modelfile or the card names, else by the model's own name."""

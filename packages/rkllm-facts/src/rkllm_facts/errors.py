@@ -9,6 +9,7 @@ FactsError (ValueError)
 ├── GroupSizeMismatch       the type's groups do not fit the layer
 ├── UnknownModel            nothing is known of a model of that name
 ├── IncompleteConfig        a config.json does not say what is needed
+├── UnknownArchitecture     a config.json is of a model that is no decoder as they are known here
 ├── BadGguf                 it is no GGUF file, or a faulty one
 └── BadPlan                 a context or a prompt that makes no sense
 """
@@ -24,6 +25,7 @@ __all__ = [
     "GroupSizeMismatch",
     "IllegalType",
     "IncompleteConfig",
+    "UnknownArchitecture",
     "UnknownChip",
     "UnknownLayout",
     "UnknownModel",
@@ -118,6 +120,14 @@ class IncompleteConfig(FactsError):
         super().__init__(
             f"The configuration does not tell {key!r}: {problem} Take the config.json of the model's makers."
         )
+
+
+class UnknownArchitecture(FactsError):
+    """A config.json is of a model that cannot be described by what is known here. `why` is a sentence."""
+
+    def __init__(self, family: str, why: str) -> None:
+        self.family = family
+        super().__init__(f"Models of the family {family or 'without a name'!r} cannot be planned: {why}")
 
 
 class BadGguf(FactsError):

@@ -8,7 +8,8 @@ from typing import Any
 
 from rkllm_facts.architecture import known_architecture
 from rkllm_facts.benchmark import BenchmarkRow, find, rows
-from rkllm_facts.errors import FactsError
+from rkllm_facts.chips import chip
+from rkllm_facts.errors import FactsError, IllegalType, UnknownChip
 from rkllm_facts.planner import calibration, plan, usual_type
 from rkllm_sim.errors import BadOptions, UnknownProfile
 
@@ -49,13 +50,17 @@ def pace(text: str) -> Pace:
     """
     if ":" not in text:
         return _numbers(text)
-    if text.lower() in _OTHERS:
-        return Pace(*_OTHERS[text.lower()], source=text.lower())
-    parts = text.split(":")
+    parts = [_platform(text.partition(":")[0]), *text.split(":")[1:]]
+    whole = ":".join(parts).lower()
+    if whole in _OTHERS:
+        return Pace(*_OTHERS[whole], source=whole)
     platform, model = parts[:2]
     dtype, sdk = (*parts[2:], None, None)[:2]
     fitting = [row for row in find(platform=platform, dtype=dtype, sdk_version=sdk) if _is_model(row, model)]
-    planned = _planned(parts) if not fitting else None
+    try:
+        planned = _planned(parts) if not fitting else None
+    except IllegalType as error:
+        raise UnknownProfile(f"{_unknown(text, parts)} {error.message}") from error
     if planned is not None:
         return planned
     if not fitting or len(parts) > 4:
@@ -88,13 +93,18 @@ def _of_row(row: BenchmarkRow) -> Pace:
 
 
 def _planned(parts: list[str]) -> Pace | None:
-    """Of a known model, with the prompt and the context of the measured ones; None if it cannot be planned."""
+    """Of a known model, with the prompt and the context of the measured ones; None if it cannot be planned.
+
+    Raises IllegalType for a known model as a type that the chip does not run.
+    """
     if len(parts) > 4 or parts[3:] not in ([], [_PLANNED]):
         return None
     platform, model = parts[0].lower(), parts[1].lower()
     try:
         dtype = parts[2] if len(parts) > 2 else usual_type(platform)
         found = plan(known_architecture(model), platform=platform, dtype=dtype, context=calibration().memory.context)
+    except IllegalType:
+        raise
     except FactsError:
         return None
     return Pace(
@@ -105,6 +115,14 @@ def _planned(parts: list[str]) -> Pace | None:
         dtype=found.quant,
         memory_mb=round(found.memory_mb, 2),
     )
+
+
+def _platform(name: str) -> str:
+    """As the tables and the toolkit call it: rows of RK3588 are those of RK3588S too."""
+    try:
+        return chip(name).target_platform
+    except UnknownChip:
+        return name
 
 
 def _numbers(text: str) -> Pace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 from exo.types import ConfigurationError
 from rkllm_facts.architecture import Architecture, architecture_of, gguf_architecture, known_model
-from rkllm_facts.errors import IncompleteConfig, UnknownModel
+from rkllm_facts.errors import IncompleteConfig, UnknownArchitecture, UnknownModel
 
 _LARGEST_CONFIG = 1 << 24
 _CONFIG = "config.json"
+_EYES = "mmproj"
+"""How the names of files begin that hold only the part of a model which sees."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,13 @@ def find_model(asked: str) -> PlannedModel:
 def _in_folder(folder: Path) -> PlannedModel:
     if (folder / _CONFIG).is_file():
         return PlannedModel(folder.resolve().name, _of_config(folder / _CONFIG))
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) == 1:
-        return PlannedModel(folder.resolve().name, gguf_architecture(files[0]))
+    files = [path for path in sorted(folder.glob("*.gguf")) if not path.name.lower().startswith(_EYES)]
+    if files:
+        if files != _parts(files[0]):
+            raise ConfigurationError(
+                f"The folder {folder} has more than one model: name one of {', '.join(path.name for path in files)}."
+            )
+        return PlannedModel(folder.resolve().name, gguf_architecture(*files))
     try:
         return _by_name(folder.resolve().name)
     except UnknownModel:
@@ -54,8 +61,20 @@ def _in_folder(folder: Path) -> PlannedModel:
 
 def _in_file(path: Path) -> PlannedModel:
     if path.suffix.lower() == ".gguf":
-        return PlannedModel(path.stem, gguf_architecture(path))
+        return PlannedModel(path.stem, gguf_architecture(*_parts(path)))
     return PlannedModel(path.resolve().parent.name if path.name == _CONFIG else path.stem, _of_config(path))
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a model that is split, in order; else the file alone."""
+    found = re.fullmatch(r"(.+)-[0-9]{5}-of-([0-9]{5})\.gguf", path.name)
+    if not found:
+        return [path]
+    parts = [path.with_name(f"{found[1]}-{number:05}-of-{found[2]}.gguf") for number in range(1, int(found[2]) + 1)]
+    missing = next((one for one in parts if not one.is_file()), None)
+    if missing:
+        raise ConfigurationError(f"{missing} is not there: {path.name} is one of {len(parts)} files of a model.")
+    return parts
 
 
 def _of_config(path: Path) -> Architecture:
@@ -68,7 +87,7 @@ def _of_config(path: Path) -> Architecture:
         raise ConfigurationError(f"{path} is no configuration: it has to be a JSON object.")
     try:
         return architecture_of(read)
-    except IncompleteConfig as error:
+    except (IncompleteConfig, UnknownArchitecture) as error:
         raise ConfigurationError(f"{path}: {error.message}") from error
 
 

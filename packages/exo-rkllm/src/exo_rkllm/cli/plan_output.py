@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from rkllm_facts.planner import Errors, Part, Plan, Remedy, remedies, reserved_mb
+from rkllm_facts.planner import Errors, Part, Plan, Remedy, Spread, remedies, reserved_mb
 
 _TIGHT = 0.05
 _NARROWEST = 40
 _SMALL = 0.005
-"""Parts of a figure below this share are not named to people."""
+"""Parts of a figure below this share are added up for people."""
 
 Line = tuple[str, str]
 """Text and how it is to look: `bold`, `dim`, or a colour, or nothing."""
@@ -32,7 +33,6 @@ def record(name: str, plan: Plan) -> dict[str, Any]:
             "memory_mb": _parts(plan.memory_parts),
             "file_mb": _parts(plan.file_parts),
         },
-        "expected_errors": _errors(plan.errors),
         "measured": plan.measured,
         "notes": list(plan.notes),
         "remedies": [{"kind": one.kind, "what": one.what, **_figures(one.plan)} for one in remedies(plan)],
@@ -59,16 +59,16 @@ def _page(name: str, plans: Sequence[Plan], where: str) -> Iterator[Line]:
     yield "", ""
     yield from _aligned(
         [
-            ("speed", f"{plan.tokens_per_s:.1f} tokens/s", _give_or_take(plan.errors.tokens_per_s)),
+            ("speed", f"{plan.tokens_per_s:.1f} tokens/s", _within(plan.errors, "tokens_per_s")),
             (
                 "first token",
                 _time(plan.ttft_ms),
-                f"{_give_or_take(plan.errors.ttft_ms)}, after a prompt of {plan.prompt_tokens} tokens",
+                f"{_within(plan.errors, 'ttft_ms')}; after a prompt of {plan.prompt_tokens} tokens",
             ),
             (
                 "memory",
                 f"{plan.memory_mb:,.0f} MB",
-                f"{_give_or_take(plan.errors.memory_mb)}, with {plan.context} tokens of context",
+                f"{_within(plan.errors, 'memory_mb')}; with {plan.context} tokens of context",
             ),
             ("file", f"{plan.file_mb:,.0f} MB", ""),
         ]
@@ -110,7 +110,12 @@ def _remedies(found: Sequence[Remedy]) -> Iterator[Line]:
     yield "it would fit with", "bold"
     yield from _aligned(
         [
-            (one.what, f"{one.plan.memory_mb:,.0f} MB", f"{one.plan.tokens_per_s:.1f} tokens/s, {_first(one.plan)}")
+            (
+                one.what,
+                f"{one.plan.memory_mb:,.0f} MB",
+                f"{one.plan.tokens_per_s:.1f} tokens/s, {_first(one.plan)}",
+                _measured(one.plan),
+            )
             for one in found
         ]
     )
@@ -130,6 +135,7 @@ def _others(plans: Sequence[Plan]) -> Iterator[Line]:
                 f"{plan.memory_mb:,.0f} MB",
                 f"file {plan.file_mb:,.0f} MB",
                 {True: "fits", False: "does not fit", None: ""}[plan.fits],
+                _measured(plan),
             )
             for plan in plans
         ]
@@ -153,11 +159,27 @@ def _folded(text: str, width: int) -> list[str]:
 def _sum(parts: Sequence[Part], whole: float, unit: str) -> str:
     digits = 1 if whole < 100 else 0
     named = [part for part in parts if part.value >= whole * _SMALL]
+    small = [part for part in parts if part not in named]
+    rest = sum(part.value for part in small)
+    if round(rest, digits):
+        named.append(small[0] if len(small) == 1 else Part("the rest", rest))
     return "= " + " + ".join(f"{part.name} {part.value:,.{digits}f} {unit}" for part in named)
 
 
-def _give_or_take(error: float) -> str:
-    return f"give or take {max(error, 0.01):.0%}"
+def _within(errors: Errors | None, figure: str) -> str:
+    """How far off the planner was for models that it had not seen."""
+    error: Spread | None = getattr(errors, figure, None)
+    if error is None:
+        return "not measured"
+    return f"half of the models within {_percent(error.half)}, nine of ten within {_percent(error.most)}"
+
+
+def _percent(share: float) -> str:
+    return f"{max(share, 0.01):.0%}"
+
+
+def _measured(plan: Plan) -> str:
+    return "" if plan.errors else "not measured"
 
 
 def _first(plan: Plan) -> str:
@@ -180,6 +202,7 @@ def _figures(plan: Plan) -> dict[str, Any]:
         "ttft_ms": round(plan.ttft_ms, 1),
         "memory_mb": round(plan.memory_mb, 1),
         "file_mb": round(plan.file_mb, 1),
+        "expected_errors": _errors(plan.errors),
     }
 
 
@@ -187,5 +210,6 @@ def _parts(parts: Sequence[Part]) -> dict[str, float]:
     return {part.name: round(part.value, 2) for part in parts}
 
 
-def _errors(errors: Errors) -> dict[str, float]:
-    return {"tokens_per_s": errors.tokens_per_s, "ttft_ms": errors.ttft_ms, "memory_mb": errors.memory_mb}
+def _errors(errors: Errors | None) -> dict[str, Any] | None:
+    """For each figure `half` and `most`, see Spread."""
+    return asdict(errors) if errors else None

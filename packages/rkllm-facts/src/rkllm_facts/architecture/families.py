@@ -6,13 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from rkllm_facts.architecture import parts
+from rkllm_facts.architecture.known_families import UNDERSTOOD, refuse_what_is_not_understood
 from rkllm_facts.architecture.model import Architecture
 from rkllm_facts.architecture.parts import Draft, Heads
 from rkllm_facts.architecture.reading import Config
 
 __all__ = ["architecture_of"]
 
-_TIED_BY_DEFAULT = {"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "minicpm", "minicpm3"}
+_TIED_BY_DEFAULT = {
+    "bloom",
+    "falcon",
+    "gpt2",
+    "gpt_bigcode",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3n",
+    "gemma4",
+    "minicpm",
+    "minicpm3",
+}
 """Families whose configurations leave tie_word_embeddings out where it is true."""
 
 _MOST_LAYERS = 1024
@@ -22,11 +35,12 @@ _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3n": 5, "gemma4": 5}
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture:
-    """From the keys of a config.json. Raises IncompleteConfig, which names the key.
+    """From the keys of a config.json. Raises IncompleteConfig, which names the key, and UnknownArchitecture.
 
     Only the part for text counts of a model that sees or hears: the rest is a model of its own for Rockchip's runtimes.
     """
     read = Config.of(config)
+    refuse_what_is_not_understood(read)
     layers = read.number("num_hidden_layers", "n_layer", "num_layers", at_most=_MOST_LAYERS)
     draft = Draft(read.number("hidden_size", "n_embd"))
     vocabulary = read.number("vocab_size", "padded_vocab_size")
@@ -54,6 +68,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         state_values=draft.state_values,
         recurrent_layers=draft.recurrent_layers,
         per_layer_embedding_values=per_layer,
+        is_understood=read.family in UNDERSTOOD,
     )
 
 
@@ -104,9 +119,13 @@ def _every(layers: int, interval: int) -> list[str]:
 
 def _intermediate(config: Config, hidden: int) -> int:
     found = config.optional("intermediate_size", "ffn_hidden_size", "n_inner", "moe_intermediate_size")
-    if found is None and config.family.startswith(("rwkv", "gpt2")):
+    if found is None and config.family in _FOUR_TIMES_AS_WIDE:
         return 4 * hidden
-    return found or config.number("intermediate_size")
+    width = found or config.number("intermediate_size")
+    return width // 2 if config.family == "qwen" else width  # there it is that of gate and other half together
+
+
+_FOUR_TIMES_AS_WIDE = {"bloom", "falcon", "gpt2", "gpt_bigcode", "rwkv7"}
 
 
 def _feed_forward(draft: Draft, config: Config, layers: int, intermediate: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rkllm_facts.architecture.families import architecture_of
 from rkllm_facts.architecture.model import Architecture
-from rkllm_facts.errors import BadGguf, IncompleteConfig
+from rkllm_facts.errors import BadGguf, IncompleteConfig, UnknownArchitecture
 from rkllm_facts.gguf import Header, read_header
 
 __all__ = ["gguf_architecture"]
@@ -15,6 +15,7 @@ __all__ = ["gguf_architecture"]
 _FAMILIES = {
     "chatglm": "glm",
     "deepseek2": "deepseek_v2",
+    "qwen2moe": "qwen2_moe",
     "qwen2vl": "qwen2_vl",
     "qwen3moe": "qwen3_moe",
     "qwen3vl": "qwen3_vl",
@@ -48,18 +49,23 @@ _OUTPUT = "output.weight"
 _TOLERANCE = 0.02
 
 
-def gguf_architecture(path: Path) -> Architecture:
+def gguf_architecture(path: Path, *further: Path) -> Architecture:
     """Of the model in a .gguf file, of which only the header is read.
+
+    `further` are the files after the first one of a model that is split.
 
     Raises BadGguf, which names the file, for one that is broken, or whose tensors are not those that the header lets
     expect: a family that is not known here.
     """
     header = read_header(path)
+    tensors = {**header.tensors}
+    for one in further:
+        tensors.update(read_header(one).tensors)
     try:
-        found = architecture_of(_config(header))
-    except IncompleteConfig as error:
+        found = architecture_of(_config(header, tied=_OUTPUT not in tensors))
+    except (IncompleteConfig, UnknownArchitecture) as error:
         raise BadGguf(f"The header of {path} does not describe a language model: {error.message}") from error
-    stored = sum(header.tensors.values())
+    stored = sum(tensors.values())
     if not stored or abs(found.parameters / stored - 1) > _TOLERANCE:
         raise BadGguf(
             f"The tensors of {path} have {stored:,} values, and {found.parameters:,} were expected by its header: the "
@@ -68,12 +74,12 @@ def gguf_architecture(path: Path) -> Architecture:
     return found
 
 
-def _config(header: Header) -> dict[str, Any]:
-    family = str(header.pairs.get("general.architecture", ""))
+def _config(header: Header, *, tied: bool) -> dict[str, Any]:
+    pairs = header.pairs
+    family = str(pairs.get("general.architecture", ""))
     config: dict[str, Any] = {
-        name: header.pairs[f"{family}.{key}"] for key, name in _KEYS.items() if f"{family}.{key}" in header.pairs
+        name: pairs[f"{family}.{key}"] for key, name in _KEYS.items() if f"{family}.{key}" in pairs
     }
-    tokens = header.pairs.get(_TOKENS)
-    if isinstance(tokens, list):
-        config.setdefault("vocab_size", len(tokens))
-    return {**config, "model_type": _FAMILIES.get(family, family), "tie_word_embeddings": _OUTPUT not in header.tensors}
+    if _TOKENS in header.lengths:
+        config.setdefault("vocab_size", header.lengths[_TOKENS])
+    return {**config, "model_type": _FAMILIES.get(family, family), "tie_word_embeddings": tied}

@@ -100,9 +100,11 @@ def _by_name() -> dict[str, KnownModel]:
 
 
 def _key(name: str) -> str:
-    """Without owner, what a conversion adds, and whatever separates words."""
+    """Without owner, what a conversion adds, and whatever separates words, but for what is between digits: it tells
+    1.5 from 15. An underscore there is a point, as in InternLM's names."""
     short = re.sub(r"\.(?:rkllm|gguf)$", "", name.strip().rpartition("/")[2], flags=re.IGNORECASE)
     previous = None
     while previous != short:
         previous, short = short, _CONVERSION.sub("", short)
-    return re.sub(r"[-_.: ]", "", short).lower()
+    numbers = re.sub(r"(?<=\d)[-: ](?=\d)", "~", re.sub(r"(?<=\d)_(?=\d)", ".", short))
+    return re.sub(r"(?<!\d)\.|\.(?!\d)|[-_: ]", "", numbers).lower()

@@ -42,6 +42,7 @@ class Architecture:
     - `score_values`: multiply-adds of attention for each pair of positions
     - `state_values`: what recurrent layers keep, whatever the length of the text
     - `recurrent_layers`: how many of `layers` have such a state
+    - `is_understood`: False if nothing is known of the family, and it was taken for a plain decoder
     """
 
     family: str
@@ -61,6 +62,7 @@ class Architecture:
     state_values: int = 0
     recurrent_layers: int = 0
     per_layer_embedding_values: int = 0
+    is_understood: bool = True
 
     @property
     def embedding_values(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rkllm_facts.architecture.model import Matrix
 from rkllm_facts.architecture.reading import Config
+from rkllm_facts.errors import IncompleteConfig
 
 __all__ = ["Draft", "Heads", "attention", "experts", "gated_delta", "latent_attention", "mlp", "rwkv7"]
 
@@ -22,8 +23,13 @@ class Heads:
     @classmethod
     def of(cls, config: Config) -> Heads:
         heads = config.number("num_attention_heads", "n_head", "num_heads")
-        kv = config.optional("num_key_value_heads", "n_head_kv", "multi_query_group_num") or heads
-        size = config.optional("head_dim", "kv_channels") or config.number("hidden_size", "n_embd") // heads
+        kv = config.optional("num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num") or heads
+        if config.flag("multi_query") and not config.flag("new_decoder_architecture"):
+            kv = 1
+        hidden = config.number("hidden_size", "n_embd")
+        if max(heads, kv) > hidden:
+            raise IncompleteConfig("num_attention_heads", f"{heads} and {kv} heads are too many for {hidden} values.")
+        size = config.optional("head_dim", "kv_channels") or hidden // heads
         return cls(heads, kv, size, size)
 
 
@@ -63,11 +69,16 @@ def attention(draft: Draft, config: Config, layers: int, heads: Heads, *, keeps:
     draft.add("k_proj", pairs, draft.hidden, copies=kept)
     draft.add("v_proj", pairs, draft.hidden, copies=kept)
     draft.add("o_proj", draft.hidden, heads.queries * heads.value_size, copies=layers)
-    if config.flag("attention_bias") or config.flag("add_qkv_bias") or config.family.startswith("qwen2"):
+    if _has_bias(config):
         draft.vectors += layers * gate * width + kept * 2 * pairs
     if config.family in _WITH_QK_NORM:
         draft.vectors += (layers + kept) * heads.size
     draft.attends(heads, layers, keeps=keeps)
+
+
+def _has_bias(config: Config) -> bool:
+    named = config.flag("attention_bias") or config.flag("add_qkv_bias")
+    return named or config.family == "qwen" or config.family.startswith("qwen2")
 
 
 _WITH_QK_NORM = {

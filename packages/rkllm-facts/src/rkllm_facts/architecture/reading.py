@@ -46,14 +46,14 @@ class Config:
         return found
 
     def optional(self, *keys: str, at_most: int = _LARGEST) -> int | None:
-        """The first key that is there with a whole number above 0; of a list, the number of the first layer.
+        """The first key that is there with a whole number above 0; of a list, the mean of its layers, rounded.
 
         Raises IncompleteConfig for one that has something else.
         """
         for key in keys:
             value = self.values.get(key)
-            if isinstance(value, list) and value:
-                value = value[0]
+            if isinstance(value, list) and value and all(type(one) is int and one >= 0 for one in value):
+                value = round(sum(value) / len(value))
             if value is None or value is False or value == 0:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= at_most:

@@ -1,6 +1,6 @@
 """Speed, time to the first token, memory and file size of a model on a chip; and what would make it fit."""
 
-from rkllm_facts.planner.calibration import Calibration, Errors, calibration
+from rkllm_facts.planner.calibration import Calibration, Errors, Spread, calibration
 from rkllm_facts.planner.plan import (
     LONGEST_CONTEXT,
     USUAL_TYPES,
@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "Plan",
     "Remedy",
+    "Spread",
     "calibration",
     "memory_of_file",
     "plan",

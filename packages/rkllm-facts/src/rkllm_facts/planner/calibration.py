@@ -15,18 +15,26 @@ from importlib.resources import files
 from typing import Any
 
 from rkllm_facts.chips import chip, group_size
-from rkllm_facts.planner.work import Work, weight_bits
+from rkllm_facts.planner.work import Work
 
-__all__ = ["Calibration", "Errors", "MemoryConstants", "Speed", "TimeConstants", "calibration", "pair"]
+__all__ = ["Calibration", "Errors", "MemoryConstants", "Speed", "Spread", "TimeConstants", "calibration", "pair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of absolute relative errors, 0.05 for 5 %: `half` of them are at most this, and nine of ten at most `most`."""
+
+    half: float
+    most: float
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Median relative errors when the model that is predicted was left out of the fit: 0.05 for 5 %."""
+    """Those of the planner when the model that is predicted was left out of the fit."""
 
-    tokens_per_s: float
-    ttft_ms: float
-    memory_mb: float
+    tokens_per_s: Spread
+    ttft_ms: Spread
+    memory_mb: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +51,16 @@ class Speed:
 class TimeConstants:
     """`speeds` by `pair`, in ms for each unit of bulk work; `per_…` in units of bulk.
 
-    `group_slowdowns` by chip: by how much a type with groups of 128 is slower than without, 0.5 for half as long again.
+    - `single_speeds`: of pairs of which one row of an older table is known, and nothing else
+    - `group_slowdowns` by chip: by how much a type with groups of 128 is slower than without, beyond the reading of its
+      scales; 0.5 for half as long again
     """
 
     per_call: float
     per_mixing: float
     per_state: float
     speeds: Mapping[str, float]
+    single_speeds: Mapping[str, float]
     group_slowdowns: Mapping[str, float]
 
     @property
@@ -60,40 +71,36 @@ class TimeConstants:
         return math.fsum(weight * amount for weight, amount in zip(self.weights, work.vector))
 
     def speed(self, platform: str, type_name: str) -> Speed:
-        """That of the pair, or what the nearest measured ones let expect.
+        """That of the pair, or what its nearest measured one lets expect.
 
-        A type of other groups is taken from one with groups, or without, in proportion to the number of groups; a type
-        that no row of the chip has, from the chip that is nearest in speed with both types.
+        That is the type without groups, or with those of 128; others cost in proportion to their number.
         """
         here = pair(platform, type_name)
         if here in self.speeds:
             return Speed(self.speeds[here], here, exact=True)
+        if here in self.single_speeds:
+            return Speed(self.single_speeds[here], here, exact=False)
         plain = type_name.partition("_")[0]
-        base, measured = self._plain(platform, plain)
-        return Speed(base * self._slower_by_groups(platform, type_name), measured, exact=False)
-
-    def _plain(self, platform: str, plain: str) -> tuple[float, str]:
-        """Speed of a type without groups, and whose rows it is from."""
-        here = pair(platform, plain)
-        if here in self.speeds:
-            return self.speeds[here], here
-        known = pair(platform, "w8a8")
-        like = _LIKE[chip(platform).target_platform]
-        bits = f"w{weight_bits(plain)}a16"
-        ratio = self.speeds[pair(like, bits)] / self.speeds[pair(like, "w8a8")]
-        return self.speeds[known] * ratio, f"{known} and {pair(like, bits)}"
+        known = {**self.speeds, **self.single_speeds}
+        base = next(one for one in (plain, f"{plain}_g128") if pair(platform, one) in known)
+        slower = self._slower_by_groups(platform, type_name) / self._slower_by_groups(platform, base)
+        measured = pair(platform, base)
+        return Speed(known[measured] * slower, measured, exact=False)
 
     def _slower_by_groups(self, platform: str, type_name: str) -> float:
         groups = group_size(type_name)
         if groups is None:
             return 1.0
-        here = chip(platform).target_platform
-        slowdown = self.group_slowdowns.get(here.upper(), self.group_slowdowns[_LIKE[here]])
-        return 1 + slowdown * 128 / groups
+        here = chip(platform).target_platform.upper()
+        slowdown = self.group_slowdowns.get(here, self.group_slowdowns[_SMALL_CORES])
+        return 1 + slowdown * min(128 / groups, _MOST_GROUPS)
 
 
-_LIKE = {"rk3588": "RK3576", "rk3576": "RK3576", "rk3562": "RV1126B", "rv1126b": "RV1126B"}
-"""The chip that is most like another one and was measured with four-bit types: big cores and small ones."""
+_SMALL_CORES = "RV1126B"
+"""Stands for RK3562, of which no type was measured with two sizes of groups: both have four small cores."""
+_MOST_GROUPS = 2.0
+"""Groups of 32 count as those of 64 do: no row has either, but in the one with groups of 32 on an RK3562 they cost next
+to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,10 @@ class MemoryConstants:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`fitted` is the day; `errors` by `pair`, `overall` those of all rows."""
+    """`fitted` is the day; `errors` by `pair`, `overall` those of all rows.
+
+    `memory_doubt`: nineteen of twenty rows need at most this share more memory than was predicted.
+    """
 
     fitted: str
     generation: TimeConstants
@@ -120,6 +130,7 @@ class Calibration:
     memory: MemoryConstants
     errors: Mapping[str, Errors]
     overall: Errors
+    memory_doubt: float
 
 
 @cache
@@ -135,9 +146,14 @@ def _calibration(read: Mapping[str, Any]) -> Calibration:
         generation=TimeConstants(**read["generation"]),
         prefill=TimeConstants(**read["prefill"]),
         memory=MemoryConstants(**read["memory"]),
-        errors={name: Errors(**values) for name, values in read["errors"].items()},
-        overall=Errors(**read["overall"]),
+        errors={name: _errors(values) for name, values in read["errors"].items()},
+        overall=_errors(read["overall"]),
+        memory_doubt=read["memory_doubt"],
     )
+
+
+def _errors(read: Mapping[str, Mapping[str, float]]) -> Errors:
+    return Errors(**{figure: Spread(**spread) for figure, spread in read.items()})
 
 
 def pair(platform: str, type_name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rkllm_facts.architecture import Architecture
-from rkllm_facts.chips import check_type, chip, group_size
+from rkllm_facts.chips import CHIPS, check_type, chip, group_size
 from rkllm_facts.errors import BadPlan
 from rkllm_facts.planner.calibration import Calibration, Errors, Speed, TimeConstants, calibration, pair
 from rkllm_facts.planner.work import MB, Work, generation_work, prefill_work, scale_groups, weight_bits
@@ -33,6 +33,11 @@ _RESERVED_SHARE = 0.1
 _RESERVED_LEAST = 256
 _FLOAT16 = 2
 _FEWEST_BITS = 4
+_MOST_BYTES = 1.15
+"""For each weight: 8 bits and a scale for each 128 of them, and what the planner may err."""
+_FILE_TOLERANCE = 0.03
+_DOMAIN_MB = 4096
+_MUCH_CACHE = 0.2
 _FILE_SCALE_BYTES = 9
 _FILE_REST_MB = 35
 """By the sizes of published files. Those of four bits are larger by about half a byte for each value of the output, as
@@ -54,7 +59,8 @@ class Plan:
     - `tokens_per_s`: of the first 64 tokens after the prompt; `ttft_ms`: time to the first of them
     - `memory_mb`: peak of the program with the whole `context` in use; `file_mb`: the .rkllm file
     - `fits`: whether `ram_mb` less what the system keeps (`reserved_mb`) is enough; None if no `ram_mb` was given
-    - `errors`: what the planner's errors were for models that it had not seen, on this chip with this type
+    - `errors`: what the planner's errors were for models that it had not seen, on this chip with this type; None if the
+      tables have no such rows
     - `measured`: the chip and type whose rows the speed is from; `notes`: what else is to be known
     """
 
@@ -69,7 +75,7 @@ class Plan:
     ttft_parts: tuple[Part, ...]
     memory_parts: tuple[Part, ...]
     file_parts: tuple[Part, ...]
-    errors: Errors
+    errors: Errors | None
     measured: str
     notes: tuple[str, ...]
 
@@ -117,7 +123,14 @@ def plan(
     _check(context, prompt_tokens, ram_mb)
     constants = calibration()
     generation, prefill = constants.generation.speed(here.name, quant), constants.prefill.speed(here.name, quant)
-    token_work = generation_work(architecture, quant, constants.memory.scale_bytes, prompt_tokens)
+    scale_bytes = constants.memory.scale_bytes
+
+    def token_parts(position: int) -> tuple[Part, ...]:
+        work = generation_work(architecture, quant, scale_bytes, position)
+        return _times("reading weights", work, constants.generation, generation)
+
+    prompt = _times("multiplying", prefill_work(architecture, prompt_tokens), constants.prefill, prefill)
+    memory = _memory(architecture, quant, context, constants, embed_flash=embed_flash)
     return Plan(
         architecture=architecture,
         platform=here.name,
@@ -126,13 +139,13 @@ def plan(
         prompt_tokens=prompt_tokens,
         embed_flash=embed_flash,
         ram_mb=ram_mb,
-        token_parts=_times("reading weights", token_work, constants.generation, generation),
-        ttft_parts=_times("multiplying", prefill_work(architecture, prompt_tokens), constants.prefill, prefill),
-        memory_parts=_memory(architecture, quant, context, constants, embed_flash=embed_flash),
+        token_parts=token_parts(prompt_tokens),
+        ttft_parts=max(prompt, token_parts(0), key=_sum),  # a pass reads every weight, however short the prompt
+        memory_parts=memory,
         file_parts=_file(architecture, quant),
-        errors=_errors(constants, here.name, quant, generation),
+        errors=constants.errors.get(pair(here.name, quant)),
         measured=generation.measured,
-        notes=tuple(_notes(architecture, here.name, quant, generation)),
+        notes=(*_notes(architecture, here.name, quant, generation), *_memory_notes(memory)),
     )
 
 
@@ -147,17 +160,31 @@ def reserved_mb(ram_mb: float) -> float:
 
 
 def memory_of_file(
-    architecture: Architecture, file_mb: float, *, context: int, embed_flash: bool = True
+    architecture: Architecture, file_mb: float, *, context: int, embed_flash: bool = True, platform: str | None = None
 ) -> tuple[Part, ...] | None:
     """As Plan.memory_parts, but with the weights of a .rkllm file that is there, whatever its type.
 
-    None if the file is too small to have the model's weights: it is another model, or none.
+    None if the file is too small to have the model's weights, or too large to have no more: it is another model, not
+    quantised, or none. A file whose size only fits a type of the `platform`, of any if it is not known, without the
+    embeddings is taken to have been exported without. Raises UnknownChip.
     """
-    rest = _tables(architecture) * _FLOAT16 / MB + _FILE_REST_MB
-    weights = file_mb - rest
-    if weights < architecture.weight_values * _FEWEST_BITS / 8 / MB:
+    types = [one for here in ([chip(platform)] if platform else CHIPS) for one in here.types]
+    tables = 0.0 if _is_without_tables(architecture, file_mb, types) else _tables(architecture) * _FLOAT16 / MB
+    weights = file_mb - tables - _FILE_REST_MB
+    values = architecture.weight_values / MB
+    if not values * _FEWEST_BITS / 8 <= weights <= values * _MOST_BYTES:
         return None
     return _around(Part("weights", weights), architecture, context, embed_flash=embed_flash)
+
+
+def _is_without_tables(architecture: Architecture, file_mb: float, types: Iterable[str]) -> bool:
+    tables = _tables(architecture) * _FLOAT16 / MB
+    sizes = [_sum(_file(architecture, one)) for one in types]
+
+    def is_one(with_tables: float) -> bool:
+        return any(abs(with_tables / size - 1) <= _FILE_TOLERANCE for size in sizes)
+
+    return is_one(file_mb + tables) and not is_one(file_mb)
 
 
 def _check(context: int, prompt_tokens: int, ram_mb: float | None) -> None:
@@ -200,7 +227,7 @@ def _around(weights: Part, architecture: Architecture, context: int, *, embed_fl
         weights,
         Part("embeddings", 0 if embed_flash else _tables(architecture) * _FLOAT16 / MB),
         Part("KV cache", architecture.kv_values * _FLOAT16 * context / MB),
-        Part("tokenizer", architecture.vocabulary * constants.per_token_bytes / MB),
+        Part("what grows with the vocabulary", architecture.vocabulary * constants.per_token_bytes / MB),
         Part("runtime", constants.base_mb),
     )
     return tuple(part for part in parts if part.value)
@@ -217,7 +244,7 @@ def _file(architecture: Architecture, quant: str) -> tuple[Part, ...]:
         *_weights(architecture, quant, _FILE_SCALE_BYTES),
         Part("output in 8 bits", wider / MB),
         Part("embeddings", _tables(architecture) * _FLOAT16 / MB),
-        Part("tokenizer and graph", _FILE_REST_MB),
+        Part("the rest", _FILE_REST_MB),
     )
     return tuple(part for part in parts if part.value)
 
@@ -228,16 +255,11 @@ def _weights(architecture: Architecture, quant: str, scale_bytes: float) -> tupl
     return Part("weights", values * weight_bits(quant) / 8 / MB), Part("scales of groups", scales / MB)
 
 
-def _errors(constants: Calibration, platform: str, quant: str, speed: Speed) -> Errors:
-    return constants.errors.get(pair(platform, quant)) or constants.errors[speed.measured.split(" and ")[0]]
-
-
 def _notes(architecture: Architecture, platform: str, quant: str, speed: Speed) -> Iterable[str]:
     if not speed.exact:
-        yield (
-            f"Rockchip's tables have nothing with {quant} on {platform}: this is worked out from {speed.measured}, so "
-            "expect larger errors."
-        )
+        yield _unmeasured(platform, quant, speed)
+    if not architecture.is_understood:
+        yield f"The family {architecture.family!r} is not known here: it is planned as a plain decoder."
     if architecture.recurrent_layers:
         yield (
             "Layers with a state are worked out on the CPU, which small chips do more slowly than this says: the first "
@@ -249,6 +271,32 @@ def _notes(architecture: Architecture, platform: str, quant: str, speed: Speed) 
     odd = [one.name for one in architecture.matrices if groups and one.name in _WIDE and one.outputs % groups]
     if odd:
         yield f"Groups of {groups} do not divide the width of {', '.join(dict.fromkeys(odd))}: the toolkit may refuse."
+
+
+def _unmeasured(platform: str, quant: str, speed: Speed) -> str:
+    if speed.measured == pair(platform, quant):
+        return (
+            f"One row tells of {quant} on {platform}, Qwen2-0.5B with SDK 1.2.0: for other models this may be far off."
+        )
+    return (
+        f"Rockchip's tables have nothing with {quant} on {platform}: this is worked out from {speed.measured}, so "
+        "expect larger errors."
+    )
+
+
+def _memory_notes(parts: tuple[Part, ...]) -> Iterable[str]:
+    sizes = {part.name: part.value for part in parts}
+    cache = sizes.get("KV cache", 0.0) / _sum(parts)
+    if cache > _MUCH_CACHE:
+        yield (
+            f"The KV cache is {cache:.0%} of the memory, and the errors of memory are those of rows with a short "
+            "context, where it is small."
+        )
+    if sizes["weights"] > _DOMAIN_MB:
+        yield (
+            "Weights above 4 GiB need more than one memory domain of the NPU: whether the runtime finds them is not "
+            "judged here."
+        )
 
 
 _WIDE = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

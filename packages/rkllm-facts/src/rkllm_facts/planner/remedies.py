@@ -24,7 +24,7 @@ _GB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """`kind` is `embed_flash`, `context`, `quant` or `board`; `plan` is how it would be then."""
+    """`kind` is `embed_flash`, `context`, `quant`, `together` or `board`; `plan` is how it would be then."""
 
     kind: str
     what: str
@@ -32,11 +32,15 @@ class Remedy:
 
 
 def remedies(planned: Plan) -> tuple[Remedy, ...]:
-    """One change each, after which it fits. Empty if it fits already, or if the memory is not known."""
+    """One change each, after which it fits; if none is enough on this board, several together.
+
+    Empty if it fits already, or if the memory is not known.
+    """
     if planned.fits is not False:
         return ()
-    candidates = (*_embeddings(planned), *_shorter(planned), *_other_types(planned), *_boards(planned))
-    return tuple(one for one in candidates if one.plan.fits)
+    candidates = (*_embeddings(planned), *_shorter(planned), *_other_types(planned))
+    here = tuple(one for one in candidates if one.plan.fits) or tuple(_together(planned))
+    return (*here, *(one for one in _boards(planned) if one.plan.fits))
 
 
 def _embeddings(planned: Plan) -> Iterator[Remedy]:
@@ -44,11 +48,11 @@ def _embeddings(planned: Plan) -> Iterator[Remedy]:
         yield Remedy("embed_flash", "leave the embeddings in the file (embed_flash)", _again(planned, embed_flash=True))
 
 
-def _shorter(planned: Plan) -> Iterator[Remedy]:
-    """The longest context that fits, in steps of 256 tokens."""
+def _shorter(planned: Plan, *also: int) -> Iterator[Remedy]:
+    """The longest context that fits: one of `also`, or less in steps of 256 tokens."""
     least = max(LEAST_CONTEXT, planned.prompt_tokens + 1)
     longest = (planned.context - 1) // _STEP * _STEP
-    for context in range(longest, least - 1, -_STEP):
+    for context in (*also, *range(longest, least - 1, -_STEP)):
         shorter = _again(planned, context=context)
         if shorter.fits:
             yield Remedy("context", f"a context of {context} tokens", shorter)
@@ -61,14 +65,25 @@ def _other_types(planned: Plan) -> Iterator[Remedy]:
             yield Remedy("quant", f"quantised as {quant}", _again(planned, dtype=quant))
 
 
+def _together(planned: Plan) -> Iterator[Remedy]:
+    """The type that leaves room for the most context, with the embeddings in the file."""
+    found = [
+        one.plan
+        for quant in chip(planned.platform).types
+        for one in _shorter(_again(planned, dtype=quant, embed_flash=True), planned.context)
+    ]
+    if found:
+        best = max(found, key=lambda one: (one.context, one.tokens_per_s))
+        what = f"quantised as {best.quant}, with a context of {best.context} tokens and the embeddings in the file"
+        yield Remedy("together", what, best)
+
+
 def _boards(planned: Plan) -> Iterator[Remedy]:
-    """The smallest board with the same chip, and other chips with a type of their own and the same memory, or more."""
+    """The smallest board with the same chip and more memory; the smallest with each other chip, of its usual type."""
     here = chip(planned.platform).target_platform
     for other in dict.fromkeys([here, *(one.target_platform for one in CHIPS)]):
         quant = planned.quant if other == here else usual_type(other)
         for size in _BOARDS[other]:
-            if other == here and planned.ram_mb is not None and size * _GB <= planned.ram_mb:
-                continue
             bigger = _again(planned, platform=other, dtype=quant, ram_mb=float(size * _GB))
             if bigger.fits:
                 yield Remedy("board", f"a board with {chip(other).name} and {size} GB, as {quant}", bigger)

@@ -19,8 +19,8 @@ NEW_TOKENS = 64
 """How many tokens the rows of Rockchip's tables generate."""
 
 PIECE = 64
-"""Calls of the NPU are taken to be made once for each such piece of a prompt: Rockchip's table of release 1.1.0 has
-prompts of 64 tokens, which took half as long as those of 128 do."""
+"""Calls of the NPU are taken to be made once for each such piece of a prompt. A guess: prompts of 64 tokens took about
+60 % as long as those of 128 are predicted to, measured with older SDKs (docs/PLANNER.md)."""
 
 _FLOAT16 = 2
 _FLOAT32 = 4
