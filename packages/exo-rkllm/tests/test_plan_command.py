@@ -265,3 +265,13 @@ def test_the_page_says_what_would_help(capsys: pytest.CaptureFixture[str], nowhe
     assert "DOES NOT FIT: 7," in shown
     assert re.search(r"quantised as w4a16 +3,\d{3} MB", shown)
     assert "a board with RK3576 and 8 GB" in shown
+
+
+def test_a_name_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], nowhere: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "red\x1b[31m\nname"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(dict(known_model(QWEN).config)))
+    first, *_ = page(capsys, nowhere, str(folder)).splitlines()
+    assert first.startswith(r"red\x1b[31m\nname as w8a8 on RK3588")

@@ -52,7 +52,7 @@ def show(name: str, plans: Sequence[Plan], where: str) -> None:
 
 def _page(name: str, plans: Sequence[Plan], where: str) -> Iterator[Line]:
     plan = plans[0]
-    yield f"{name} as {plan.quant} on {plan.platform}", "bold"
+    yield f"{_printable(name)} as {plan.quant} on {plan.platform}", "bold"
     yield (where, "dim") if where else ("", "")
     yield from [("", "")] if where else []
     yield from _answer(plan)
@@ -87,6 +87,11 @@ def _page(name: str, plans: Sequence[Plan], where: str) -> Iterator[Line]:
     for note in plan.notes:
         yield "", ""
         yield note, "dim"
+
+
+def _printable(name: str) -> str:
+    """A folder's name may have what would steer a terminal."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in name)
 
 
 def _answer(plan: Plan) -> Iterator[Line]:
