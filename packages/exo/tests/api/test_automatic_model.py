@@ -12,6 +12,7 @@ from two_models import HARD, TwoModels, automatic_service
 from exo.api import create_app
 from exo.api.exchange import route_text
 from exo.inference.choice import ModelChoice
+from exo.types import ModelCard
 
 PROOF = 'model="thinker", role=reasoning, rule=proof, reason="the text says so"'
 EASY = 'model="quick", role=quick, rule=short-question, reason="the text says so"'
@@ -129,6 +130,21 @@ async def test_auto_is_the_name_of_no_model(engine: TwoModels, path: str) -> Non
         body = {"model": "auto", "source": "auto", "destination": "b", "stream": False}
         response = await client.request(method, path, json=body)
     assert response.status_code in (400, 404), response.text
+
+
+async def test_another_nodes_auto_is_not_listed_twice(engine: TwoModels) -> None:
+    engine.cards = [ModelCard(id="auto"), *engine.cards]
+    app = create_app(automatic_service(engine, default_model="auto"))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+        listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+    assert sorted(listed) == ["auto", "quick", "thinker"]
+
+
+async def test_the_log_tells_the_rule(engine: TwoModels, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="exo.access"):
+        await post(engine, "/v1/chat/completions", {"messages": messages(HARD)})
+    fields = [vars(record).get("fields", {}) for record in caplog.records if record.name == "exo.access"]
+    assert fields[-1]["rule"] == "proof"
 
 
 @pytest.mark.parametrize("default", ["auto", "thinker"])

@@ -22,7 +22,9 @@ from exo.types import (
     ModelCard,
     ModelLoadError,
     ModelNotFound,
+    Timings,
     UnsupportedParameter,
+    Usage,
 )
 
 
@@ -173,11 +175,13 @@ async def test_the_first_failure_is_told_where_all_fail(service: InferenceServic
 
 
 async def test_a_model_that_cannot_think_answers_whoever_wants_thinking(
-    service: InferenceService, engine: TwoModels
+    service: InferenceService, engine: TwoModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wish has been heard by the choice; refusing the answer would help nobody."""
-    await read(await service.chat(msgspec.structs.replace(chat("hi"), think=True)))
-    assert (engine.requests[-1].model, engine.requests[-1].think) == ("quick", None)
+    monkeypatch.setattr(TwoModels, "capabilities", TwoModels.capabilities | {"think_budget"})
+    await read(await service.chat(msgspec.structs.replace(chat("hi"), think=True, think_budget=9)))
+    asked = engine.requests[-1]
+    assert (asked.model, asked.think, asked.think_budget) == ("quick", None, None)
     await read(await service.chat(msgspec.structs.replace(chat(HARD), think=True)))
     assert (engine.requests[-1].model, engine.requests[-1].think) == ("thinker", True)
 
@@ -293,8 +297,10 @@ async def test_a_second_attempt_has_the_time_that_is_left(
 
 
 async def test_clients_that_leave_during_a_load_cost_it_once(
-    service: InferenceService, engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
+    engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    chooser.load_burst, chooser.loads_per_request = 2, 0.0
+    service = automatic_service(engine, chooser)
     may_load = asyncio.Event()
 
     async def chat_of(request: ChatRequest) -> AsyncGenerator[Delta, None]:
@@ -326,3 +332,89 @@ async def test_what_was_accepted_before_a_drain_falls_back_all_the_same(
     assert await read(await service.chat(chat(HARD))) == "quick"
     with pytest.raises(Draining):
         await service.chat(chat("hi"))
+
+
+async def test_a_load_that_failed_costs_again_when_it_is_tried_again(
+    engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("exo.inference.automatic.time.monotonic", lambda: now)
+    chooser.load_burst, chooser.loads_per_request = 2, 0.0
+    service = automatic_service(engine, chooser)
+    engine.broken = {"thinker"}
+    await read(await service.chat(chat(HARD)))
+    engine.broken = set()
+    now += 61
+    assert await read(await service.chat(chat(HARD))) == "thinker"
+    await read(await service.chat(chat(HARD)))
+    assert not chooser.situations[-1].may_load
+
+
+async def test_a_model_that_answers_is_no_longer_avoided(service: InferenceService, engine: TwoModels) -> None:
+    engine.broken = {"thinker"}
+    await read(await service.chat(chat(HARD)))
+    engine.broken, engine.resident_now = {"quick"}, ""
+    assert await read(await service.chat(chat("hi"))) == "thinker"
+    assert await read(await service.chat(chat(HARD))) == "thinker"
+
+
+async def test_idle_time_is_earned_once(engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("exo.inference.automatic.time.monotonic", lambda: now)
+    chooser.load_burst, chooser.loads_per_request, chooser.idle_seconds_per_load = 1, 0.0, 30.0
+    service = automatic_service(engine, chooser)
+    await read(await service.chat(chat(HARD)))
+    now += 20
+    await service.count(chat("hi"))
+    await service.count(chat("hi"))
+    assert not chooser.situations[-1].may_load
+
+
+async def test_loads_and_speeds_are_learnt_from_answers(
+    service: InferenceService, engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def chat_of(request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        usage, timings = Usage(completion_tokens=40), Timings(load=2.5, decode=4.0)
+        yield Delta(text="x", finish_reason="stop", usage=usage, timings=timings)
+
+    monkeypatch.setattr(engine, "chat", chat_of)
+    await read(await service.chat(chat("hi")))
+    await read(await service.chat(chat("hi")))
+    quick, thinker = chooser.situations[-1].candidates
+    assert (quick.load_seconds, quick.tokens_per_s) == (2.5, 10.0)
+    assert (thinker.load_seconds, thinker.tokens_per_s) == (None, None)
+
+
+async def test_a_model_that_is_gone_has_no_conversations(
+    service: InferenceService, engine: TwoModels, chooser: ByText
+) -> None:
+    await read(await service.chat(chat(HARD)))
+    engine.cards = engine.cards[:1]
+    await read(await service.chat(chat(HARD, "thinker", "why?")))
+    assert chooser.situations[-1].previous == ""
+
+
+async def test_loads_that_others_wait_for_are_counted(engine: TwoModels, chooser: ByText) -> None:
+    chooser.load_burst, chooser.loads_per_request = 1, 0.0
+    service = automatic_service(engine, chooser)
+    running = await service.chat(chat("hi", model="quick"))
+    waiting = [asyncio.create_task(service.chat(chat(text))) for text in (HARD, "hello")]
+    await until(lambda: len(chooser.situations) == 2)
+    assert [situation.may_load for situation in chooser.situations] == [True, False]
+    await running.aclose()
+
+    async def finish(asked: asyncio.Task[Answer]) -> None:
+        await read(await asked)
+
+    await asyncio.gather(*map(finish, waiting))
+
+
+async def test_a_waiting_request_for_the_loaded_model_goes_first(service: InferenceService, engine: TwoModels) -> None:
+    running = await service.chat(chat("hi", model="quick"))
+    waiting = [asyncio.create_task(service.chat(chat("x", model=model))) for model in ("thinker", "quick")]
+    await until(lambda: service._scheduler.waiting == 2)
+    engine.answered.clear()
+    await read(running)
+    for answer in waiting[::-1]:
+        await read(await answer)
+    assert engine.answered == ["quick", "thinker"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from exo.inference.conversation import conversation_key
+from exo.inference.conversation import ConversationModels, conversation_key
 from exo.types import ChatRequest, Message, Role
 
 
@@ -29,3 +29,15 @@ def test_another_system_text_question_or_model_is_another_conversation() -> None
 
 def test_text_that_is_no_valid_unicode_has_a_key_too() -> None:
     assert key(("user", "\ud800"), model="\udfff")
+
+
+def test_the_oldest_conversation_is_forgotten() -> None:
+    models = ConversationModels(most=2)
+    for text in ("a", "b", "c"):
+        models.remember("", ChatRequest(model="", messages=(Message(role="user", content=text),)), text)
+
+    def before(text: str) -> str:
+        roles = (Message(role="user", content=text), Message(role="assistant", content="x"))
+        return models.before("", ChatRequest(model="", messages=roles))
+
+    assert [before(text) for text in ("a", "b", "c")] == ["", "b", "c"]

@@ -307,3 +307,15 @@ def test_a_file_that_is_missing_is_named_for_its_own_kind_only(tmp_path: Path) -
     assert ModelStore(tmp_path).left_out(".gguf") == []
     (note,) = ModelStore(tmp_path).left_out(".rkllm")
     assert note == "'m': FROM names 'gone.rkllm', which is not there. Put the file there."
+
+
+@pytest.mark.parametrize("name", ["auto", "AUTO"])
+def test_no_model_can_be_called_auto(tmp_path: Path, name: str) -> None:
+    """That leaves the choice to the node."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "m.gguf").touch()
+    store = ModelStore(tmp_path)
+    assert store.scan(".gguf") == []
+    with pytest.raises(BadModelName, match="leaves the choice"):
+        store.folder(name)
