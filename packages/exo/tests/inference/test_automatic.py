@@ -355,7 +355,9 @@ async def test_a_model_that_answers_is_no_longer_avoided(service: InferenceServi
     await read(await service.chat(chat(HARD)))
     engine.broken, engine.resident_now = {"quick"}, ""
     assert await read(await service.chat(chat("hi"))) == "thinker"
-    assert await read(await service.chat(chat(HARD))) == "thinker"
+    tried = len(engine.requests)
+    assert await read(await service.chat(chat("hello"))) == "thinker", "the other one is to be avoided now"
+    assert len(engine.requests) == tried + 1
 
 
 async def test_idle_time_is_earned_once(engine: TwoModels, chooser: ByText, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,3 +261,19 @@ async def test_hurry_ends_the_grace_time() -> None:
     with pytest.raises(ShuttingDown):
         await answer.__anext__()
     await answer.aclose()
+
+
+async def test_a_node_that_ends_tries_no_more_to_load(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preload_module, "_RETRY", 0.0)
+    engine = FakeEngine(LAST)
+    engine.load_errors = [ModelLoadError("broken") for _ in range(100_000)]
+    service = service_for(engine)
+    service.start()
+    await until(lambda: len(engine.load_errors) < 100_000)
+    await service.end(0.0)
+    await asyncio.sleep(0)
+    left = len(engine.load_errors)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(engine.load_errors) == left
+    await service.close()
