@@ -47,6 +47,7 @@ def test_each_request_gets_the_model_that_its_text_calls_for(board: SimBoard, st
 def test_auto_can_be_the_default_model(board: SimBoard, start_node: StartNode) -> None:
     node = start_node("--default-model", "auto", env=board.env)
     assert node.http.get("/ready").json()["loaded"] == [QUICK], "the quick one is loaded first"
+    assert " run auto " in node.log
     response = node.chat(HARD)
     assert response.json()["model"] == REASONING
     assert "x-exo-route" in response.headers

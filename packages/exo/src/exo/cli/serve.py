@@ -28,6 +28,7 @@ from exo.cluster.membership.member import Member, MemberSettings, host_name
 from exo.cluster.membership.secret import plain_address, read_secret
 from exo.inference import InferenceService
 from exo.types import ConfigurationError, ExoError, host_and_port
+from exo.types.card import AUTO_MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ async def _what_to_type(service: InferenceService, http: HttpSettings, url: str)
         model = (await service.resolve(None)).id
     except ExoError as error:
         return "\n".join([*lines, error.message])
+    model = AUTO_MODEL if service.default_is_automatic else model
     body = '{"messages":[{"role":"user","content":"Why is the sky blue?"}]}'
     lines.append(f"Try:  {curl_example(http, f'{url}/v1/chat/completions', body)}")
     command = "exo" if shutil.which("exo") else sys.argv[0]
