@@ -91,7 +91,7 @@ class Browser:
             self._session: str | None = attached["sessionId"]
             for domain in ("Page", "Network", "Runtime", "Log"):
                 self.call(f"{domain}.enable")
-        except BaseException:
+        except BaseException:  # also Ctrl-C: a browser must not be left behind
             self.end()
             raise
 

@@ -8,6 +8,8 @@ from typing import Any, final
 
 import msgspec
 
+from exo.types.printable import escaped, one_line
+
 Clock = Callable[[], float]
 """Seconds that only go forward, as time.perf_counter."""
 LONGEST_MESSAGE = 500
@@ -115,7 +117,7 @@ class AnswerTimer:
         if answer and self._first_answer is None:
             self._first_answer = self._last
         if finish_reason:
-            self._finish_reason = printable(finish_reason)[:LONGEST_MESSAGE]
+            self._finish_reason = one_line(finish_reason)[:LONGEST_MESSAGE]
 
     def check_end(self) -> None:
         """At the end of the stream. Raises RequestFailed if it is not the end of the answer, or if there was none.
@@ -164,20 +166,7 @@ def message_of(content: bytes) -> str:
         text = str(said)
     except (ValueError, RecursionError):
         text = content.decode(errors="replace")
-    return printable(text)[:LONGEST_MESSAGE] or "no message"
-
-
-def printable(text: str) -> str:
-    """One line without control characters: what a stranger's server says is shown on a terminal."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-def escaped(text: str) -> str:
-    """A name with nothing in it that hides or moves what stands around it, as a control character does.
-
-    Unlike `printable` it keeps two names apart.
-    """
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return one_line(text)[:LONGEST_MESSAGE] or "no message"
 
 
 def _count(value: object) -> int | None:

@@ -10,10 +10,11 @@ from typing import Any, final
 
 import httpx2
 
-from exo.benchmark.answer import LONGEST_MESSAGE, AnswerTimer, Clock, RequestFailed, escaped, message_of, printable
+from exo.benchmark.answer import LONGEST_MESSAGE, AnswerTimer, Clock, RequestFailed, message_of
 from exo.benchmark.plan import Question
 from exo.benchmark.results import Identity, Part, Sample, Settings
 from exo.types import ConfigurationError, NodeFailed
+from exo.types.printable import escaped, one_line
 
 _CHAT = "/v1/chat/completions"
 _OK = 200
@@ -99,7 +100,7 @@ class Server:
             error = f"the answer took more than {self._longest:g} s in all"
         except Exception as failure:  # noqa: BLE001 - whatever a server says, it must not end what others are asked
             _log.debug("A request of the benchmark failed.", exc_info=True)
-            said = printable(f"{type(failure).__name__} {failure}")
+            said = one_line(f"{type(failure).__name__} {failure}")
             error = f"the answer could not be read: {said[:LONGEST_MESSAGE]}"
         return Sample(
             part=part,
@@ -128,7 +129,7 @@ class Server:
                     measured.check_end()
                     return
         except httpx2.HTTPError as failure:
-            said = printable(str(failure))[:LONGEST_MESSAGE]
+            said = one_line(str(failure))[:LONGEST_MESSAGE]
             raise RequestFailed(f"the connection broke: {said or type(failure).__name__}") from None
         self._asks_for_usage = False
         await self._stream(body, measured)
@@ -218,4 +219,4 @@ def _list(value: object) -> list[Any]:
 
 
 def _text(value: object) -> str:
-    return printable(value)[:LONGEST_MESSAGE] if isinstance(value, str) else ""
+    return one_line(value)[:LONGEST_MESSAGE] if isinstance(value, str) else ""

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from exo.benchmark.answer import LARGEST, escaped
+from exo.benchmark.answer import LARGEST
 from exo.types import ConfigurationError
+from exo.types.printable import escaped
 
 SCHEMA = 1
 """Raised when a reader of an earlier bench.json would misunderstand a later one."""

@@ -16,7 +16,6 @@ import httpx2
 import msgspec
 
 from exo import __version__
-from exo.benchmark.answer import escaped
 from exo.benchmark.client import Server, base_of
 from exo.benchmark.page.render import as_html
 from exo.benchmark.plan import stages
@@ -29,6 +28,7 @@ from exo.cli.background import LoopInThread
 from exo.cli.bench_terminal import print_report, showing_progress
 from exo.cli.entry import INTERRUPTED
 from exo.types import ConfigurationError, host_and_port
+from exo.types.printable import escaped
 
 _CONNECT = 10.0
 _LONGEST_REQUEST = 10

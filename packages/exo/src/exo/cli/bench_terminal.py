@@ -13,12 +13,12 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from exo.benchmark.answer import escaped
 from exo.benchmark.figures import known, rate, seconds
 from exo.benchmark.plan import Question, Stage
 from exo.benchmark.report import Report
 from exo.benchmark.results import Part, Sample
 from exo.benchmark.tables import Table
+from exo.types.printable import escaped
 
 _MODEL = "Model"
 """The column that says nothing where there is one model, which is named above the tables."""

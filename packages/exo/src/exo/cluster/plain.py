@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from exo.types.printable import one_line
+
 
 def plain(text: str, longest: int = 200) -> str:
     """One printable line of at most so many characters."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * longest]).split())
+    line = one_line(text[: 4 * longest])
     return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -15,6 +15,7 @@ import msgspec
 from exo.routing.cues import is_phrase
 from exo.routing.rules import Cue, Kind, Rules, Shape
 from exo.types import ConfigurationError, ModelRole
+from exo.types.printable import escaped
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,8 +43,7 @@ class _Fault(Exception):
     """
 
     def __init__(self, path: str, what: str) -> None:
-        text = f"{path and f' {path}:'} {what}"
-        super().__init__("".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text))
+        super().__init__(escaped(f"{path and f' {path}:'} {what}"))
 
 
 def packaged_text() -> str:
