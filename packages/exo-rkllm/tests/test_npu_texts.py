@@ -186,6 +186,16 @@ def test_who_says_that_a_model_thinks(tmp_path: Path) -> None:
     assert texts_of(tmp_path, name="qwen3-x", template=GO, tokenizer=False).thinking == usual
 
 
+def test_a_modelfile_names_the_markers_of_reasoning(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "own").parent
+    with (folder / "Modelfile").open("a", encoding="utf-8") as file:
+        file.write('THINKING_OPEN="[THINK]"\n')
+    assert load(folder).thinking == ThinkingMarkers()  # tokens of this tokenizer
+    with (folder / "Modelfile").open("a", encoding="utf-8") as file:
+        file.write('THINKING_CLOSE="[/THINK]"\n')
+    assert load(folder).thinking == ThinkingMarkers(open="[THINK]", close="[/THINK]")
+
+
 @pytest.mark.parametrize("tokenizer", [True, False])
 def test_a_template_that_opens_the_reasoning(tmp_path: Path, *, tokenizer: bool) -> None:
     template = "<|im_start|>user: {{ .Prompt }}<|im_end|><|im_start|>assistant: <think>\n{{ .Response }}</think>"

@@ -359,7 +359,10 @@ PARAMETERS = st.builds(
 )
 MODELFILES = st.builds(
     Modelfile,
-    **{name: st.none() | TEXTS for name in ("from_", "system", "template", "huggingface_path", "adapter", "licence")},
+    **{
+        name: st.none() | TEXTS
+        for name in ("from_", "system", "template", "huggingface_path", "adapter", "licence", "thinking_open")
+    },
     enable_thinking=st.none() | st.booleans(),
     parameters=PARAMETERS,
 )

@@ -105,8 +105,8 @@ class ModelTexts:
         """Read a model's folder. Takes up to a second. Raises ModelLoadError for damaged files.
 
         The Modelfile's template goes before the tokenizer's own, and that before the family's. Reasoning is marked as
-        the card says, else with the usual markers if a template or the tokenizer knows them: a Modelfile's template
-        changes how chats are written, not whether the model thinks.
+        the card says, else as the Modelfile does, else with the usual markers if a template or the tokenizer knows
+        them: a Modelfile's template changes how chats are written, not whether the model thinks.
         """
         tokenizer = ModelTokenizer.load(folder)
         own = None if tokenizer is None else tokenizer.template
@@ -122,7 +122,7 @@ class ModelTexts:
             warnings.append(_NO_TOKENIZER.format(model=model, repository=repository or "the original model"))
         elif own is None and given is None:
             warnings.append(f"its tokenizer files have no chat template; that of {family.name} is used.")
-        named = card.thinking or _thinking_of(given, own) or (None if own else family.thinking)
+        named = card.thinking or _marked_in(modelfile) or _thinking_of(given, own) or (None if own else family.thinking)
         return cls(
             tokenizer,
             template,
@@ -270,6 +270,13 @@ def template_of(source: str, special: Mapping[str, str], name: str) -> Template:
         if not _NAMES_MESSAGES.search(source):
             raise
         return ChatTemplate(source, special=special, name=name)
+
+
+def _marked_in(modelfile: Modelfile) -> ThinkingMarkers | None:
+    """What a Modelfile names; both markers or none."""
+    if not (modelfile.thinking_open and modelfile.thinking_close):
+        return None
+    return ThinkingMarkers(open=modelfile.thinking_open, close=modelfile.thinking_close)
 
 
 def _thinking_of(*templates: Template | None) -> ThinkingMarkers | None:

@@ -61,8 +61,9 @@ class ModelParameters(msgspec.Struct, frozen=True, kw_only=True):
 class Modelfile:
     """What a Modelfile says; None where it says nothing.
 
-    `from_` is the model's file as written, `huggingface_path` the repository of the original model. `unknown` holds
-    keys and values that have no effect here, as written; `problems` has a sentence for each of them.
+    `from_` is the model's file as written, `huggingface_path` the repository of the original model, `thinking_open` and
+    `thinking_close` what the model writes around its reasoning. `unknown` holds keys and values that have no effect
+    here, as written; `problems` has a sentence for each of them.
     """
 
     from_: str | None = None
@@ -73,6 +74,8 @@ class Modelfile:
     adapter: str | None = None
     licence: str | None = None
     enable_thinking: bool | None = None
+    thinking_open: str | None = None
+    thinking_close: str | None = None
     parameters: ModelParameters = field(default_factory=ModelParameters)
     messages: tuple[Message, ...] = ()
     unknown: tuple[tuple[str, str], ...] = ()
@@ -349,6 +352,8 @@ _TEXTS = {
     "ADAPTER": "adapter",
     "LICENSE": "licence",
     "LICENCE": "licence",
+    "THINKING_OPEN": "thinking_open",
+    "THINKING_CLOSE": "thinking_close",
 }
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 _PARAMETERS = {

@@ -59,6 +59,8 @@ def _texts(modelfile: Modelfile) -> list[str]:
         "SYSTEM": modelfile.system,
         "LICENSE": modelfile.licence,
         "ENABLE_THINKING": None if modelfile.enable_thinking is None else str(modelfile.enable_thinking).lower(),
+        "THINKING_OPEN": modelfile.thinking_open,
+        "THINKING_CLOSE": modelfile.thinking_close,
     }
     return [_instruction(key, key, value) for key, value in values.items() if value is not None]
 
