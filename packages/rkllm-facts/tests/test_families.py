@@ -45,6 +45,7 @@ def copies(architecture: Architecture, name: str) -> int:
         ({"model_type": "granitemoehybrid", "mamba_d_state": 128}, "mamba_d_state"),
         ({"model_type": "lfm2", "layer_types": ["full_attention", "conv"]}, "'conv'"),
         ({"model_type": "new", "layer_types": ["linear_attention"]}, "'linear_attention'"),
+        ({"model_type": "new", "layer_types": [["conv"]]}, "conv"),
         ({"model_type": "ernie4_5_moe", "moe_num_experts": 64}, "moe_num_experts"),
         ({"model_type": "rwkv6"}, "only version 7"),
     ],

@@ -15,8 +15,11 @@ __all__ = ["gguf_architecture"]
 _FAMILIES = {
     "chatglm": "glm",
     "deepseek2": "deepseek_v2",
+    "phi2": "phi",
     "qwen2moe": "qwen2_moe",
     "qwen2vl": "qwen2_vl",
+    "qwen35": "qwen3_5",
+    "qwen35moe": "qwen3_5_moe",
     "qwen3moe": "qwen3_moe",
     "qwen3vl": "qwen3_vl",
 }

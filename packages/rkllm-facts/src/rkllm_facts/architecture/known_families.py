@@ -45,9 +45,9 @@ def _why_not(config: Config) -> str:
     if states or family in {"jamba", "mamba", "mamba2", "falcon_mamba"}:
         return f"they have layers of a kind that is not known here{f' ({states[0]})' if states else ''}."
     recurrent = {"linear_attention"} if config.optional("linear_num_value_heads") else set()
-    odd = [kind for kind in config.listed("layer_types") if kind not in _KINDS | recurrent]
+    odd = [kind for kind in map(str, config.listed("layer_types")) if kind not in _KINDS | recurrent]
     if odd:
-        return f"layers of the kind {str(odd[0])[:40]!r} are not known here."
+        return f"layers of the kind {odd[0][:40]!r} are not known here."
     if not any(config.optional(key) for key in _READ_EXPERTS):
         experts = [key for key, value in config.values.items() if _is_count_of_experts(key, value)]
         if experts:
