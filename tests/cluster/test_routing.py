@@ -167,7 +167,7 @@ def test_the_id_of_a_request_is_in_the_log_of_the_proxy_and_of_the_node(lab: Lab
 
 
 def test_waiting_for_a_slot_is_not_waiting_for_a_byte(lab: Lab, tmp_path: Path) -> None:
-    """A request may wait longer than an answer may be silent: a slot is never given twice, as by two threads at once."""
+    """A request may wait longer than an answer may be silent: no slot is given twice, as by two threads at once."""
     node = dummy_node(lab, "slow", tokens=8, rate=2)
     all_ready([node])
     proxy = haproxy_before([node], tmp_path, answer_timeout=2)

@@ -1,0 +1,3 @@
+from rkllm_converter.cli.main import main
+
+raise SystemExit(main())

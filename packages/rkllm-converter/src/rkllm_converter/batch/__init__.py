@@ -1,0 +1,1 @@
+"""Many conversions, one after another, as a models.yaml lists them."""

@@ -1,0 +1,7 @@
+"""Whether a conversion can work at all: the model, this machine, its disk and the board, before any weights are had."""
+
+from rkllm_converter.preflight.check import preflight
+from rkllm_converter.preflight.machine import Disk, Machine
+from rkllm_converter.preflight.result import Preflight, refuse
+
+__all__ = ["Disk", "Machine", "Preflight", "preflight", "refuse"]

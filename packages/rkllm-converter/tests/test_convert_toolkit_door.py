@@ -1,0 +1,386 @@
+"""Finding and running the toolkit, with real child processes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from converter_toolkits import bad_toolkit, package, recorded, small_model
+
+from rkllm_converter.errors import CallFailed, ToolkitDied, ToolkitMissing
+from rkllm_converter.options import Options
+from rkllm_converter.standin import write_stand_in
+from rkllm_converter.toolkit import door
+from rkllm_converter.toolkit.calls import Call, Inputs, calls
+from rkllm_converter.toolkit.door import Found, find, has_gpu, run
+from rkllm_converter.toolkit.versions import toolkit
+
+pytestmark = pytest.mark.slow
+
+RUNNER = Path(door.__file__).with_name("runner.py")
+HERE = (sys.version_info[0], sys.version_info[1])
+BUILD = [Call("build", {})]
+
+
+@pytest.fixture(autouse=True)
+def no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTHONPATH", "PYTHONUNBUFFERED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """The packages of that folder are installed."""
+    return lambda folder: monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[Call, ...]:
+    """The calls of a small conversion."""
+    inputs = Inputs(model=small_model(tmp_path / "model"), export_path=tmp_path / "out.rkllm")
+    return calls(Options(platform="rk3588", quant="w8a8"), inputs, toolkit("1.3.0"))
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "record"
+    monkeypatch.setenv("RKLLM_STANDIN_RECORD", str(file))
+    return file
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, use: Callable[[Path], None]) -> Found:
+    use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
+    return Found(sys.executable, HERE, "1.3.0", is_stand_in=True)
+
+
+def ignore(_method: str) -> None:
+    pass
+
+
+class TestFind:
+    @pytest.mark.parametrize("version", ["1.2.3", "1.3.0", "1.1.4", "2.0.0b1"])
+    def test_a_stand_in_of_any_release(self, version: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(write_stand_in(tmp_path, "1.0.0"))
+        write_stand_in(tmp_path, version)
+        assert find() == Found(sys.executable, HERE, version, is_stand_in=True)
+
+    def test_another_python(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
+        python = tmp_path / "python"
+        python.symlink_to(sys.executable)
+        assert find(str(python)).python == str(python)
+
+    def test_a_toolkit_that_says_nothing_of_a_stand_in(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(bad_toolkit(tmp_path, "print('{}')\nclass RKLLM: pass"))
+        assert not find().is_stand_in
+
+    def test_none(self) -> None:
+        with pytest.raises(ToolkitMissing, match=r"has no rkllm-toolkit\. Install the wheel from Rockchip's"):
+            find()
+
+    def test_the_package_of_the_index(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(package(tmp_path, "rkllm", "0.1.2", rkllm="import nothing_of_this_name"))
+        with pytest.raises(ToolkitMissing, match=r"package rkllm 0\.1\.2 of the Python index, which is not Rockchip's"):
+            find()
+
+    def test_a_module_that_belongs_to_no_package(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        (tmp_path / "rkllm.py").write_text("", encoding="utf-8")
+        use(tmp_path)
+        with pytest.raises(ToolkitMissing, match=r"import rkllm from .*/rkllm\.py, but has no package rkllm-toolkit"):
+            find()
+
+    @pytest.mark.parametrize(
+        ("api", "told"),
+        [
+            ("import transformers_of_before", "ModuleNotFoundError: No module named 'transformers_of_before'. Install"),
+            ("raise RuntimeError('long:\\nand\\nlonger')", "RuntimeError: long: ... longer"),
+            ("raise SystemExit('no license')", "SystemExit: no license"),
+            ("", "AttributeError: rkllm.api has no class RKLLM"),
+        ],
+    )
+    def test_one_that_cannot_be_used(self, api: str, told: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(bad_toolkit(tmp_path, api))
+        with pytest.raises(ToolkitMissing) as caught:
+            find()
+        assert "has the toolkit 1.3.0, but it cannot be used: " in caught.value.message
+        assert told in caught.value.message
+
+    def test_both(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(package(bad_toolkit(tmp_path, ""), "rkllm", "0.1.2"))
+        with pytest.raises(ToolkitMissing, match=r"rkllm 0\.1\.2 of the Python index is in its way: uninstall both"):
+            find()
+
+    @pytest.mark.parametrize("name", ["SIGILL", "SIGSEGV"])
+    def test_one_that_crashes(self, name: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(bad_toolkit(tmp_path, f"import os, signal\nprint('to be seen')\nos.kill(os.getpid(), signal.{name})"))
+        with pytest.raises(ToolkitDied, match=rf"was ended by {name} in importing the toolkit(.|\n)*to be seen"):
+            find()
+
+    def test_no_python_there(self, tmp_path: Path) -> None:
+        with pytest.raises(ToolkitMissing, match=r"nowhere cannot be started: No such file"):
+            find(str(tmp_path / "nowhere"))
+        with pytest.raises(ToolkitMissing, match=r"cannot be started: Permission denied"):
+            find(str(tmp_path))
+
+    def test_no_python_that_will_do(self, tmp_path: Path) -> None:
+        old = tmp_path / "python2"
+        old.write_text("#!/bin/sh\necho SyntaxError: invalid syntax >&2\nexit 1\n", encoding="utf-8")
+        old.chmod(0o755)
+        with pytest.raises(ToolkitMissing, match=r"python2 is no Python that could .*: SyntaxError: invalid syntax\."):
+            find(str(old))
+
+
+class TestGpu:
+    @pytest.mark.parametrize("answer", [True, False])
+    def test_torch_is_asked(self, *, answer: bool, stand_in: Found, tmp_path: Path) -> None:
+        text = f"print('noise')\nclass cuda:\n    is_available = staticmethod(lambda: {answer})\n"
+        (tmp_path / "toolkit" / "torch.py").write_text(text, encoding="utf-8")
+        assert has_gpu(stand_in) is answer
+
+    @pytest.mark.parametrize("torch", [None, "raise OSError('libcudart.so')", "class cuda: pass"])
+    def test_no_torch_that_works(self, torch: str | None, stand_in: Found, tmp_path: Path) -> None:
+        if torch is not None:
+            (tmp_path / "toolkit" / "torch.py").write_text(torch, encoding="utf-8")
+        assert not has_gpu(stand_in)
+
+
+class TestRun:
+    def test_all_calls_in_one_process(
+        self, stand_in: Found, whole: tuple[Call, ...], record: Path, tmp_path: Path
+    ) -> None:
+        began: list[str] = []
+        run(stand_in, whole, log=tmp_path / "log", began=began.append)
+        assert began == ["load_huggingface", "build", "export_rkllm"]
+        assert [Call(one["method"], one["arguments"]) for one in recorded(record)] == list(whole)
+        assert [one["result"] for one in recorded(record)] == [0, 0, 0]
+        assert (tmp_path / "out.rkllm").read_text("utf-8").startswith("rkllm-sim model 1\ntoolkit 1.3.0\n")
+        assert (tmp_path / "log").read_text("utf-8").startswith("INFO: rkllm-toolkit version: 1.3.0\n")
+
+    def test_every_python_of_the_toolkit_that_is_here(
+        self, stand_in: Found, whole: tuple[Call, ...], record: Path, tmp_path: Path
+    ) -> None:
+        pythons = other_pythons()
+        for python in [sys.executable, *pythons]:
+            found = find(python)
+            run(found, whole, log=tmp_path / "log", began=ignore)
+            assert found.version == stand_in.version
+        assert len(recorded(record)) == 3 * (1 + len(pythons))
+        assert {one["result"] for one in recorded(record)} == {0}
+
+    def test_whatever_is_printed_is_in_the_log(self, stand_in: Found, tmp_path: Path) -> None:
+        api = """
+import os, subprocess, sys
+class RKLLM:
+    def build(self):
+        print("by print \\u2713")
+        os.write(1, b"to 1\\n")
+        os.write(2, b"to 2\\n")
+        subprocess.run(["echo", "by a child"], check=True)
+        print('{"failed": "build", "problem": "a line that looks like an answer"}')
+        assert sys.stdin.read() == ""
+        return 0
+"""
+        bad_toolkit(tmp_path / "toolkit", api)
+        run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+        lines = (tmp_path / "log").read_text("utf-8").splitlines()
+        assert lines[:4] == ["by print \u2713", "to 1", "to 2", "by a child"]
+
+    @pytest.mark.parametrize("method", ["load_huggingface", "build", "export_rkllm"])
+    @pytest.mark.parametrize(
+        ("way", "error", "told"),
+        [
+            ("FAIL", CallFailed, "{} of the toolkit 1.3.0 failed: it returned -1, not 0. All that"),
+            ("RAISE", CallFailed, "{} of the toolkit 1.3.0 failed: RuntimeError: {}: told to raise. All that"),
+            ("CRASH", ToolkitDied, "The toolkit 1.3.0 was ended by SIGSEGV in {}. All that"),
+            ("NO_MEMORY", ToolkitDied, "was ended by SIGKILL in {}. Most likely this machine ran out of memory"),
+        ],
+    )
+    def test_a_call_that_goes_wrong(
+        self,
+        *,
+        method: str,
+        way: str,
+        error: type[Exception],
+        told: str,
+        stand_in: Found,
+        whole: tuple[Call, ...],
+        record: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv(f"RKLLM_STANDIN_{way}", method)
+        began: list[str] = []
+        with pytest.raises(error) as caught:
+            run(stand_in, whole, log=tmp_path / "log", began=began.append)
+        message = str(caught.value)
+        assert told.format(method, method) in message
+        assert f"is in {tmp_path / 'log'}. The last lines:\n" in message
+        assert "this is a stand-in" in message
+        assert began[-1] == recorded(record)[-1]["method"] == method
+        if isinstance(caught.value, CallFailed):
+            assert caught.value.method == method
+
+    @pytest.mark.parametrize(
+        ("body", "told"),
+        [
+            ("pass", "build of the toolkit 1.3.0 failed: it returned None, not 0"),
+            ("raise SystemExit(3)", "build of the toolkit 1.3.0 failed: SystemExit: 3"),
+            ("raise MemoryError", "build of the toolkit 1.3.0 failed: MemoryError"),
+            ("os._exit(3)", "The toolkit 1.3.0 ended by itself in build (exit code 3), without an answer."),
+            ("os.kill(os.getpid(), 40)", "The toolkit 1.3.0 was ended by signal 40 in build."),
+        ],
+    )
+    def test_other_ways_to_fail(self, body: str, told: str, stand_in: Found, tmp_path: Path) -> None:
+        bad_toolkit(tmp_path / "toolkit", f"import os\nclass RKLLM:\n    def build(self):\n        {body}\n")
+        with pytest.raises((CallFailed, ToolkitDied)) as caught:
+            run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+        assert told in caught.value.message
+
+    def test_one_that_cannot_even_begin(self, stand_in: Found, tmp_path: Path) -> None:
+        bad_toolkit(
+            tmp_path / "toolkit", "class RKLLM:\n    def __init__(self):\n        raise OSError('no license')\n"
+        )
+        with pytest.raises(CallFailed, match=r"RKLLM of the toolkit 1\.3\.0 failed: OSError: no license"):
+            run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+
+    def test_a_crash_after_the_last_call_is_none(self, stand_in: Found, tmp_path: Path) -> None:
+        crash = f"import atexit, os\natexit.register(os.kill, os.getpid(), {signal.SIGSEGV:d})\n"
+        bad_toolkit(tmp_path / "toolkit", f"{crash}class RKLLM:\n    build = int\n")
+        run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+
+    def test_the_last_lines_are_fit_to_read(self, stand_in: Found, tmp_path: Path) -> None:
+        bars = "".join(rf"\rBuilding: {share}%" for share in range(101))
+        api = f"""
+class RKLLM:
+    def build(self):
+        print("\\n".join(f"line {{one}}" for one in range(1000)))
+        print("\\x1b[31mred\\x1b[0m   \\n\\n{bars}")
+        return -1
+"""
+        bad_toolkit(tmp_path / "toolkit", api)
+        with pytest.raises(CallFailed) as caught:
+            run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+        lines = caught.value.message.splitlines()[1:]
+        assert lines == [*(f"line {one}" for one in range(990, 1000)), "red", "Building: 100%"]
+
+    def test_modules_of_ours_do_not_pass_for_the_toolkit_s(self, stand_in: Found, tmp_path: Path) -> None:
+        bad_toolkit(tmp_path / "toolkit", "import versions")
+        with pytest.raises(CallFailed, match="ModuleNotFoundError: No module named 'versions'"):
+            run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+
+
+class TestEnd:
+    """Whatever happens, no process is left and nobody waits for ever."""
+
+    def test_a_worker_of_the_toolkit_that_lives_on(self, stand_in: Found, tmp_path: Path) -> None:
+        api = f"""
+import os, pathlib, signal, time
+class RKLLM:
+    def build(self):
+        worker = os.fork()
+        if worker == 0:
+            time.sleep(30)
+        pathlib.Path({str(tmp_path / "worker")!r}).write_text(str(worker))
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+        bad_toolkit(tmp_path / "toolkit", api)
+
+        def worker() -> int:
+            return int((tmp_path / "worker").read_text("utf-8"))
+
+        try:
+            with pytest.raises(ToolkitDied, match="SIGKILL"):
+                run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
+            assert is_alive(worker()), "it was waited for"
+        finally:
+            if is_alive(worker()):
+                os.kill(worker(), signal.SIGKILL)
+
+    def test_an_interruption_here(
+        self, stand_in: Found, whole: tuple[Call, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RKLLM_STANDIN_STALL", "build")
+        seen: list[int] = []
+
+        def interrupt(method: str) -> None:
+            if method == "build":
+                seen.extend(children(os.getpid()))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(stand_in, whole, log=tmp_path / "log", began=interrupt)
+        assert seen
+        assert not any(is_alive(one) for one in seen)
+
+    def test_the_end_of_the_converter(
+        self, stand_in: Found, whole: tuple[Call, ...], record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RKLLM_STANDIN_STALL", "build")
+        code = f"""
+import sys
+sys.path[:0] = {[one for one in sys.path if one]!r}
+from pathlib import Path
+from rkllm_converter.toolkit.calls import Call
+from rkllm_converter.toolkit.door import Found, run
+calls = [Call(method, arguments) for method, arguments in {[(one.method, one.arguments) for one in whole]!r}]
+run({stand_in!r}, calls, log=Path({str(tmp_path / "log")!r}), began=print)
+"""
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as parent:
+            wait_for(lambda: len(recorded(record)) == 2)
+            runner, *others = children(parent.pid)
+            assert not others
+            assert is_alive(runner)
+            parent.send_signal(signal.SIGKILL)
+        wait_for(lambda: not is_alive(runner))
+
+
+def test_the_runner_and_the_stand_in_need_nothing_but_python() -> None:
+    stand_in = Path(door.__file__).parents[1] / "standin"
+    for file in (RUNNER, *(stand_in / name for name in ("api.py", "legal.py", "model_file.py"))):
+        tree = ast.parse(file.read_text("utf-8"), feature_version=(3, 9))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert all(one.name.partition(".")[0] in sys.stdlib_module_names for one in node.names)
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert str(node.module).partition(".")[0] in sys.stdlib_module_names
+
+
+def other_pythons() -> list[str]:
+    """Those that the toolkit has wheels for, as far as they are installed and start."""
+    found = []
+    for minor in (9, 10, 11, 12):
+        installed = Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}")
+        for python in filter(None, (shutil.which(f"python3.{minor}"), *map(str, installed))):
+            if subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
+                found.append(python)
+                break
+    return found
+
+
+def children(pid: int) -> list[int]:
+    found = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [int(one) for file in found for one in file.read_text("utf-8").split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
