@@ -117,7 +117,8 @@ class Catalogue:
         modelfile, text = self._modelfile(stored)
         template = modelfile.template or _chat_template(tokenizer_folder(stored))
         family = family_of(card.family, card.id)
-        thinks = card.thinking or modelfile.thinking_close or (family.thinking if not template else "</think>" in template)
+        named = card.thinking or modelfile.thinking_close
+        thinks = named or (family.thinking if not template else "</think>" in template)
         known = said_by(describe_stored(describe_card(card), stored), modelfile, text)
         return msgspec.structs.replace(
             known,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from transformers import AutoTokenizer  # type: ignore[import-not-found]  # it is in that environment only
+from transformers import AutoTokenizer  # it is in that environment only
 
 
 def main() -> None:
