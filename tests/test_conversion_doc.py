@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,18 +17,23 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from converter_models import small_model
 
 import rkllm_converter.errors
 from document_support import blocks_of
 from exo.cli.main import make_parser as make_exo_parser
+from exo_rkllm import memory
 from exo_rkllm.cli.main import make_parser as make_rkllama_parser
 from rkllm_converter.batch.keys import CONVERSION_KEYS, MODEL_KEYS, TOP_KEYS
 from rkllm_converter.batch.reading import read_bytes
 from rkllm_converter.cli.main import make_parser
 from rkllm_converter.errors import ConvertError
+from rkllm_facts.architecture import known_architecture
+from rkllm_facts.planner import asked_mb, plan
 from support import REPOSITORY
 
 PAGE = REPOSITORY / "docs/CONVERSION.md"
+README = REPOSITORY / "packages/rkllm-converter/README.md"
 TOOL = REPOSITORY / "tools/conversion_tables.py"
 SOURCE = REPOSITORY / "packages/rkllm-converter/src/rkllm_converter"
 BLOCKS = blocks_of(PAGE)
@@ -66,6 +74,14 @@ def test_a_page_that_lacks_a_table_is_refused(tool: ModuleType) -> None:
         tool.rendered(text().replace("<!-- table: cache -->", ""))
 
 
+def test_the_margin_of_the_tables_is_the_one_that_a_node_asks_for() -> None:
+    for name, quant in (("Qwen2.5-1.5B-Instruct", "w8a8"), ("Qwen2.5-7B-Instruct", "w8a8")):
+        found = plan(known_architecture(name), platform="rk3588", dtype=quant)
+        asked = memory.planned(round(found.file_mb * memory.MIB), found.architecture, found.context, "rk3588")
+        assert asked is not None
+        assert asked.total / memory.MIB == pytest.approx(asked_mb(found), abs=0.01)
+
+
 def commands() -> list[list[str]]:
     found = []
     for block in BLOCKS:
@@ -80,6 +96,33 @@ def commands() -> list[list[str]]:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_is_one_that_the_program_takes(words: list[str]) -> None:
     assert PARSERS[words[0]]().parse_args(words[1:]) is not None  # else it has ended by SystemExit
+
+
+def block_with(page: Path, words: str) -> list[str]:
+    """Its commands, without what is said of them."""
+    (found,) = [block.text for block in blocks_of(page) if block.language == "sh" and words in block.text]
+    return [line.partition(" #")[0].strip() for line in found.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_way_with_the_simulator_goes_from_beginning_to_end(tmp_path: Path) -> None:
+    """But for `make setup`, of which the commands are there already, and the server itself."""
+    setup, activate, *lines, serve = block_with(PAGE, "rkllm-sim build")
+    assert (setup, activate) == ("make setup", ". .venv/bin/activate")
+    small_model(tmp_path / "FOLDER")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "RKLLM_TOOLKIT_PYTHON": "/nowhere/python"}
+    subprocess.run(["bash", "-euc", "\n".join(lines)], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert serve == "RKLLM_LIB=$PWD/npu/lib rkllama serve --models models"
+    assert (tmp_path / "npu/lib/librkllmrt.so").is_file()
+    assert (tmp_path / "models/tiny/Modelfile").is_file()
+
+
+def test_the_package_says_the_same_of_toolkit_and_simulator() -> None:
+    for words in ("BUILD_CUDA_EXT", "rkllm-sim build"):
+        here, there = block_with(PAGE, words), block_with(README, words)
+        assert len(there) > 2
+        assert [line for line in there if line not in here and not line.startswith("export")] == []
 
 
 def test_there_are_commands_for_both_chips() -> None:
@@ -146,6 +189,10 @@ def own_errors() -> list[Any]:
 @pytest.mark.parametrize(("kind", "quoted"), own_errors())
 def test_a_text_of_ours_is_in_the_code(kind: str, quoted: str) -> None:
     literal = quoted.strip("`")
+    flag = re.match(r"(--[a-z-]+)(?: …)?: ", literal)
+    if flag is not None:  # the flag before a sentence is put there by errors.Problem
+        assert flag[1] in {*flags(make_parser(), "model"), *flags(make_parser(), "batch"), "--model"}
+        literal = literal[flag.end() :]
     pattern = re.compile(".*".join(re.escape(part) for part in literal.split("…")), re.DOTALL)
     assert len(literal.replace("…", "").strip()) > 10
     assert any(pattern.search(one) for one in sentences())

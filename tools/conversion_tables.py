@@ -12,14 +12,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from exo_rkllm.memory import WORKER
 from rkllm_converter.options import Options
 from rkllm_converter.preflight.check import memory_needed_mb, result_mb
 from rkllm_converter.toolkit.versions import TOOLKITS
+from rkllm_converter.units import GB_IN_MB, MB, gb
 from rkllm_facts import benchmark
 from rkllm_facts.architecture import known_architecture
 from rkllm_facts.chips import CHIPS
-from rkllm_facts.planner import LEAST_CONTEXT, LONGEST_CONTEXT, Plan, calibration, plan, reserved_mb, usual_type
+from rkllm_facts.planner import LEAST_CONTEXT, LONGEST_CONTEXT, Plan, asked_mb, plan, reserved_mb, usual_type
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/CONVERSION.md"
 
@@ -42,8 +42,6 @@ _BOARDS_GB = (4, 8, 16)
 _BOARD_CHIPS = ("rk3588", "rk3576")
 _CONTEXT = 4096
 _STEP = 1024
-_MB = 1 << 20
-_GB = 1024
 _STORED_BYTES = 2
 _MEASURED = (("Qwen2", "0.5B"), ("InternLM2", "1.8B"), ("TeleChat2", "3B"), ("Phi3", "3.8B"))
 _MEASURED_TYPES = (("RK3588", "w8a8"), ("RK3576", "w4a16"), ("RK3576", "w4a16_g128"), ("RK3576", "w8a8"))
@@ -125,7 +123,7 @@ def _predicted() -> Iterator[Sequence[str]]:
 
 def _cache() -> Iterator[Sequence[str]]:
     for name in _MODELS:
-        one = known_architecture(name).kv_values * 2 * _STEP / _MB
+        one = known_architecture(name).kv_values * 2 * _STEP / MB
         yield name, f"{one:.0f}", *(f"{one * context / _STEP:.0f}" for context in (_CONTEXT, LONGEST_CONTEXT))
 
 
@@ -138,8 +136,8 @@ def _computer() -> Iterator[Sequence[str]]:
             memory_needed_mb(values, Options(platform="rk3588", quant="w8a8", dtype=dtype), result)
             for dtype in ("float32", "bfloat16")
         )
-        sizes = (values * _STORED_BYTES / _MB, *needed, *(one.file_mb for one in results.values()))
-        yield name, *(f"{size / _GB:.1f} GB" for size in sizes)
+        sizes = (values * _STORED_BYTES / MB, *needed, *(one.file_mb for one in results.values()))
+        yield name, *(gb(size) for size in sizes)
 
 
 def _boards() -> Iterator[Sequence[str]]:
@@ -147,7 +145,7 @@ def _boards() -> Iterator[Sequence[str]]:
         for chip in _BOARD_CHIPS:
             kind = usual_type(chip)
             found = _plan(name, chip, kind)
-            longest = (_longest(name, chip, kind, size * _GB) for size in _BOARDS_GB)
+            longest = (_longest(name, chip, kind, size * GB_IN_MB) for size in _BOARDS_GB)
             yield (
                 name,
                 f"{chip.upper()} {kind}",
@@ -164,15 +162,10 @@ def _longest(name: str, chip: str, kind: str, ram_mb: float) -> str:
     plans = [_plan(name, chip, kind, context=context, ram_mb=ram_mb) for context in contexts]
     fitting = next((one.context for one in plans if one.fits), None)
     left = ram_mb - reserved_mb(ram_mb)
-    loaded = next((one.context for one in plans if _asked_mb(one) <= left), None)
+    loaded = next((one.context for one in plans if asked_mb(one) <= left), None)
     if loaded == fitting:
         return "no" if fitting is None else str(fitting)
     return f"{'no' if loaded is None else loaded} ({fitting})"
-
-
-def _asked_mb(found: Plan) -> float:
-    """What the servers ask for before they load it: see exo_rkllm.memory."""
-    return found.memory_mb * (1 + calibration().memory_doubt) + WORKER / _MB
 
 
 def _plan(name: str, chip: str, kind: str, *, context: int = _CONTEXT, ram_mb: float | None = None) -> Plan:

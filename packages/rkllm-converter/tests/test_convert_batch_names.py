@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rkllm_converter.batch.names import default_name, name_fault
+from rkllm_converter.batch.names import default_name
+from rkllm_converter.result.names import name_fault
 
 
 @pytest.mark.parametrize(

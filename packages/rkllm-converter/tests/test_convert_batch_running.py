@@ -46,7 +46,7 @@ MODELS = Models(
 
 
 def test_a_conversion_is_called_with_its_options() -> None:
-    manner = Manner(program=("convert",), extra=("--toolkit-python=/py",))
+    manner = Manner(program=("convert",), toolkit_python="/py")
     assert command(MODELS, MODELS.conversions[0], manner) == [
         "convert",
         "model",
@@ -131,12 +131,12 @@ def test_a_failure_does_not_end_the_batch(tmp_path: Path) -> None:
     assert errors["killed"] == (
         "Died",
         (
-            "The conversion was ended by SIGKILL. Most likely memory ran out: see the memory table of "
-            "docs/CONVERSION.md. The last that it said: building"
+            "The conversion was ended by SIGKILL. Most likely this machine ran out of memory: free some, or add swap. "
+            "The last that it said: building"
         ),
     )
     assert errors["refused"] == ("IllegalOptions", "No.")
-    assert errors["silent"] == ("NoAnswer", "The conversion ended with exit code 0 and without a result.")
+    assert errors["silent"] == ("NoAnswer", "The conversion ended by itself (exit code 0), without an answer.")
     assert (outcomes[0].file_mb, outcomes[0].tokens_per_s, outcomes[0].fits) == (1952.4, 16.66, True)
 
 

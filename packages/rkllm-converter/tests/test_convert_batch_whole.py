@@ -35,7 +35,7 @@ class Batch:
     def write_file(self, *, context: int = 1024) -> None:
         text = f"""\
 output: out
-defaults: {{max_context: {context}, samples: 2}}
+defaults: {{max_context: {context}, samples: 2, ignore: [memory, disk]}}
 models:
   - model: ./Tiny
     conversions:
@@ -46,6 +46,7 @@ models:
 
     def begin(self, *flags: str, **environment: str) -> subprocess.Popen[str]:
         path = os.pathsep.join(one for one in [str(self.toolkit), *sys.path] if one)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RKLLM_")}
         names = {"PYTHONPATH": path, "RKLLM_STANDIN_RECORD": str(self.record), MARK: str(self.folder)}
         return subprocess.Popen(
             [sys.executable, "-m", "rkllm_converter", "batch", str(self.folder / "models.yaml"), "--json", *flags],
@@ -53,7 +54,7 @@ models:
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, **names, **environment},
+            env={**own, **names, **environment},
         )
 
     def run(self, *flags: str) -> dict[str, str]:

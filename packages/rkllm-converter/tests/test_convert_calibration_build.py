@@ -1,4 +1,5 @@
 # ruff: noqa: RUF001 - the bars in the tokens of DeepSeek are full-width ones
+"""Which entries are chosen, how they are written with a template, and what is said of their number."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pytest
 from converter_templates import DEEPSEEK_R1, FAMILIES, GEMMA2, LLAMA3, PHI3, QWEN2, QWEN3
 
 from rkllm_converter import calibration
-from rkllm_converter.calibration import DEFAULT_SAMPLES, ChatTemplate, build, dataset_hash
+from rkllm_converter.calibration import DEFAULT_SAMPLES, ChatTemplate, advice, build, dataset_hash
 from rkllm_converter.calibration.build import default_set
 from rkllm_converter.errors import BadCalibration, IllegalOptions
 
@@ -98,6 +99,35 @@ def test_the_toolkits_own_form_stays_as_it_is(tmp_path: Path) -> None:
     path = file_of(tmp_path, *entries)
     for template in (None, ChatTemplate(PHI3)):
         assert build(path, template, samples=3, seed=0) == entries
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "said"),
+    [
+        (20, 20, None),
+        (32, 32, None),
+        (200, 200, None),
+        (3, 32, "data.json: only 3 texts to calibrate with; 20 to 60 are advised."),
+        (1, 32, "data.json: only 1 text to calibrate with; 20 to 60 are advised."),
+        (3, 3, "--samples 3: only 3 texts to calibrate with; 20 to 60 are advised."),
+        (20, 21, "data.json: there are only 20 texts to calibrate with, not 21."),
+        (40, 32, "data.json is all in the toolkit's own form, so all of its 40 texts are taken, not 32 of them."),
+    ],
+)
+def test_what_is_said_of_the_number_of_entries(there: int, asked: int, said: str | None) -> None:
+    entries = [{"input": "a", "target": "b"}] * there
+    assert advice(entries, asked, Path("data.json")) == said
+
+
+def test_the_built_in_set_is_named_as_such() -> None:
+    entries = build(None, None, samples=1000, seed=0)
+    said = f"The built-in set: there are only {EVERYTHING} texts to calibrate with, not 1000."
+    assert advice(entries, 1000, None) == said
+    assert advice(build(None, None, samples=DEFAULT_SAMPLES, seed=0), DEFAULT_SAMPLES, None) is None
+
+
+def test_the_default_set_is_read_once() -> None:
+    assert default_set() is default_set()
 
 
 def test_own_form_and_chats_may_stand_together(tmp_path: Path) -> None:
@@ -239,4 +269,4 @@ def test_another_process_makes_the_same_data(hash_seed: str) -> None:
 
 
 def test_what_is_public() -> None:
-    assert set(calibration.__all__) == {"DEFAULT_SAMPLES", "ChatTemplate", "build", "dataset_hash"}
+    assert set(calibration.__all__) == {"DEFAULT_SAMPLES", "ChatTemplate", "advice", "build", "dataset_hash"}

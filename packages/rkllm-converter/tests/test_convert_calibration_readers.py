@@ -1,3 +1,5 @@
+"""Files of calibration data: their endings, their entries in every form, and what is said of a wrong one."""
+
 from __future__ import annotations
 
 import contextlib
@@ -92,19 +94,25 @@ LINE = json.dumps({"prompt": "Hi", "response": "Hello"})
         ("a.json", f" [ {LINE}\n,\n{LINE} ] \n"),
         ("a.json", f"{LINE}\n{LINE}\n"),
         ("a.jsonl", f"[{LINE},\n{LINE}]"),
-        ("a.data", f"[{LINE}, {LINE}]"),
-        ("a", json.dumps(json.loads(LINE), indent=2) * 2),
+        ("a.json", json.dumps(json.loads(LINE), indent=2) * 2),
     ],
 )
 def test_files_of_json_are_known_by_their_content(name: str, content: str, tmp_path: Path) -> None:
     assert read(write(tmp_path, name, content)) == [CHAT, CHAT]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.TXT", "a.md", "prompts"])
+@pytest.mark.parametrize("name", ["a.txt", "a.TXT"])
 def test_paragraphs_are_prompts(name: str, tmp_path: Path) -> None:
     content = "\n\nWhy is\nthe sky blue?\n \t\r\n  What is 1 + 1?  \n\n\n\nEnd"
     texts = [Text("Why is\nthe sky blue?"), Text("What is 1 + 1?"), Text("End")]
     assert read(write(tmp_path, name, content)) == texts
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.parquet", "d.md", "d", ".json", "d.json.gz"])
+def test_other_endings_are_refused_with_the_legal_ones(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadCalibration, match=r"one of \.txt, \.json, \.jsonl, \.ndjson") as caught:
+        read(write(tmp_path, name, f"[{LINE}]"))
+    assert caught.value.message.startswith(str(tmp_path / name))
 
 
 def test_a_text_file_may_begin_with_a_bracket(tmp_path: Path) -> None:
@@ -194,10 +202,11 @@ def test_a_longest_entry_passes(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "none.txt", tmp_path, tmp_path / "pipe", tmp_path / ("x" * 300)):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder.txt").mkdir()
+    for name in ("none.txt", "folder.txt", "pipe.txt", f"{'x' * 300}.txt"):
         with pytest.raises(BadCalibration, match=r"no such file|cannot be read"):
-            read(path)
+            read(tmp_path / name)
     monkeypatch.setattr(readers, "LARGEST_FILE", 1 << 20)
     fits = write(tmp_path, "a.txt", b"fits\n\n" + b"\n" * ((1 << 20) - 6))
     assert read(fits) == [Text("fits")]
@@ -216,7 +225,7 @@ VALUES = st.recursive(
 CHATS = st.fixed_dictionaries(
     {"messages": st.lists(st.fixed_dictionaries({"role": KEYS, "content": LEAVES}, optional={"tool_calls": VALUES}))}
 )
-NAMES = st.sampled_from(("a.txt", "a.json", "a.jsonl", "a"))
+NAMES = st.sampled_from(("a.txt", "a.json", "a.jsonl"))
 settings.register_profile("converter", deadline=None, database=None, print_blob=True)
 FUZZED = settings(
     settings.get_profile("converter"), max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]

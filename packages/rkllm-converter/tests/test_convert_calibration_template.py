@@ -1,4 +1,5 @@
 # ruff: noqa: RUF001 - the bars in the tokens of DeepSeek are full-width ones
+"""Chat templates: where they are found, what they make of a chat, and what they may not do."""
 
 from __future__ import annotations
 
@@ -87,6 +88,7 @@ def test_special_tokens_come_from_both_files_and_in_both_forms(tmp_path: Path) -
         ("tokenizer_config.json", b"[]", "no JSON object"),
         ("special_tokens_map.json", b"\xff", "utf-8"),
         ("special_tokens_map.json", b"[" * 100_000, "recursion|depth"),
+        ("tokenizer.json", b"[]", "no JSON object"),
         ("chat_template.jinja", b"\xff", "utf-8"),
         ("chat_template.jinja", b"{% if a %}\n{% endfor %}", "line 2"),
         ("chat_template.jinja", b"{{ a | nofilter }}", "nofilter"),
@@ -111,7 +113,7 @@ def test_a_damaged_file_is_named(name: str, content: bytes, problem: str, tmp_pa
         ("", {"tokenizer_config": {"added_tokens_decoder": {"7": {"content": "[/THINK]"}}}}, ("[THINK]", "[/THINK]")),
         ("</seed:think>", {}, ("<seed:think>", "</seed:think>")),
         ("", {"added_tokens": {"<think>": 5, "</think>": 6}}, ("<think>", "</think>")),
-        ("", {"tokenizer": {"added_tokens": [{"content": "[/THINK]"}]}}, ("[THINK]", "[/THINK]")),
+        ("", {"tokenizer": {"added_tokens": [{"id": 7, "content": "[/THINK]"}]}}, ("[THINK]", "[/THINK]")),
         ("", {"tokenizer": {"added_tokens": [{"content": 3}, None]}, "added_tokens": {}}, None),
         ("</thought>", {"added_tokens": {"</think>": 6}}, ("<thought>", "</thought>")),
     ],

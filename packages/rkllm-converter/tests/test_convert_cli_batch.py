@@ -38,7 +38,8 @@ def arguments(batch: FakeBatch, *flags: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RKLLM_")}
+    return {**own, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
 
 
 @contextmanager
@@ -91,15 +92,15 @@ def test_mistakes_are_printed_as_compilers_do(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.slow
 def test_a_run_in_a_pipe(tmp_path: Path) -> None:
     batch = FakeBatch(tmp_path, ("a", "b"))
-    nothing = {"file_mb": None, "tokens_per_s": None, "error": {"type": "X", "message": "Too bad.\nOh"}}
+    nothing = {"file_mb": None, "tokens_per_s": None, "fits": None, "error": {"type": "X", "message": "Too bad.\nOh"}}
     batch.order("b", lines=["looking"], answer={"status": "failed", **nothing})
     done = call(batch)
     assert done.returncode == 1
-    head, first, second, gap, note, log = done.stdout.splitlines()
-    assert head.split() == ["NAME", "RESULT", "TIME", "SIZE", "TOKENS/S"]
-    assert first.split()[:2] + first.split()[-3:] == ["a", "done", "1952", "MB", "16.7"]
+    head, first, second, gap, *note, log = done.stdout.splitlines()
+    assert head.split() == ["NAME", "RESULT", "TIME", "SIZE", "TOKENS/S", "BOARD", "MEMORY"]
+    assert first.split()[:2] + first.split()[-4:] == ["a", "done", "1,952", "MB", "16.7", "fits"]
     assert second.split()[:2] + second.split()[-2:] == ["b", "failed", "-", "-"]
-    assert (gap, note, log) == ("", "b: Too bad. ...", f"  log: {batch.output / '.logs' / 'b.log'}")
+    assert (gap, note, log) == ("", ["b: Too bad.", "  Oh"], f"  log: {batch.output / '.logs' / 'b.log'}")
     progress = done.stderr.splitlines()
     assert progress[:3] == ["[1/2] a", "  loading", "  building"]
     assert progress[3].startswith("  done after ")
@@ -136,7 +137,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
     assert (first["file_mb"], first["tokens_per_s"], first["fits"], first["error"]) == (1952.4, 16.66, True, None)
     assert second["error"] == {
         "type": "NoAnswer",
-        "message": "The conversion ended with exit code 3 and without a result. The last that it said: the end",
+        "message": "The conversion ended by itself (exit code 3), without an answer. The last that it said: the end",
     }
 
 
@@ -171,6 +172,38 @@ def test_flags_with_mistakes(tmp_path: Path, flags: Sequence[str], words: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("toolkit", "words"),
+    [("", "rkllm-convert: /py has none."), ("9.9", "rkllm-convert: The toolkit '9.9' is not known here: ")],
+)
+def test_without_a_toolkit_nothing_is_begun_and_that_is_said_once(tmp_path: Path, toolkit: str, words: str) -> None:
+    batch = FakeBatch(tmp_path, ("a", "b"))
+    (batch.behaviour / "toolkit").write_text(toolkit, encoding="utf-8")
+    done = call(batch, "--toolkit-python", "/py")
+    assert (done.returncode, done.stdout, batch.calls) == (2, "", [])
+    (only,) = done.stderr.splitlines()
+    assert only.startswith(words)
+    assert not batch.output.exists()
+    assert call(batch, "--dry-run").returncode == 0
+    assert batch.called == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_the_release_that_is_named_counts_not_the_one_that_is_there(tmp_path: Path) -> None:
+    batch = FakeBatch(tmp_path, ("a",))
+    (batch.behaviour / "toolkit").write_text("9.9", encoding="utf-8")
+    assert call(batch, "--toolkit-version", "1.3.0").returncode == 0
+
+
+def test_the_python_of_the_toolkit_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RKLLM_TOOLKIT_PYTHON", "/py")
+    assert flags_of().toolkit_python == "/py"
+    assert flags_of("--toolkit-python", "/other").toolkit_python == "/other"
+    monkeypatch.delenv("RKLLM_TOOLKIT_PYTHON")
+    assert flags_of().toolkit_python is None
+
+
+@pytest.mark.slow
 def test_two_batches_do_not_work_on_one_folder(tmp_path: Path) -> None:
     batch = FakeBatch(tmp_path, ("a",))
     batch.order("a", waits=True)
@@ -183,7 +216,7 @@ def test_two_batches_do_not_work_on_one_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("is_json", [False, True])
 def test_a_signal_ends_the_child_and_the_summary_is_printed(
     tmp_path: Path,
@@ -212,6 +245,23 @@ def summary_of(output: str, *, is_json: bool) -> list[tuple[str, str]]:
         return [(one["name"], one["status"].split()[0]) for one in found["conversions"]]
     rows = [line.split() for line in output.splitlines()[1:]]
     return [(row[0], row[1]) for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_json", [False, True])
+def test_that_nobody_reads_any_more_ends_nothing(tmp_path: Path, *, is_json: bool) -> None:
+    batch = FakeBatch(tmp_path, ("a", "b"))
+    batch.order("a", waits=True)
+    with begun(batch, *(["--json"] if is_json else [])) as process:
+        wait_until(lambda: batch.called == ["a"], "the first is at work")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+        os.kill(batch.calls[0]["pid"], signal.SIGKILL)
+        assert process.wait(timeout=60) == 1
+    assert batch.called == ["a", "b"]
+    assert (batch.output / "b" / "whole").exists()
 
 
 @pytest.mark.slow

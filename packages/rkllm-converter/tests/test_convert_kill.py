@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from converter_models import small_model
+from converter_processes import children, is_alive, wait_for
 
 from rkllm_converter.result.verify import verify
 from rkllm_converter.standin import write_stand_in
@@ -21,12 +20,12 @@ pytestmark = pytest.mark.slow
 
 DRIVER = Path(__file__).parent / "support/converter_driver.py"
 PLACES = [
-    ("rkllm_converter.convert:look", "before"),
-    ("rkllm_converter.convert:preflight", "after"),
+    ("rkllm_converter.prepare:look", "before"),
+    ("rkllm_converter.prepare:preflight", "after"),
     ("rkllm_converter.convert:fetch", "after"),
     ("rkllm_converter.convert:copy_tokenizer", "after"),
     ("rkllm_converter.convert:build", "after"),
-    ("rkllm_converter.convert:run", "after"),
+    ("rkllm_converter.convert:_Conversion._check_export", "before"),
     ("rkllm_converter.convert:modelfile_text", "before"),
     ("rkllm_converter.convert:write_record", "before"),
     ("rkllm_converter.convert:write_record", "after"),
@@ -46,11 +45,13 @@ def model(tmp_path: Path) -> Path:
 def environment(tmp_path: Path) -> dict[str, str]:
     standin = write_stand_in(tmp_path / "standin", "1.3.0")
     assert standin.exists()
-    return {**os.environ, "PYTHONPATH": str(tmp_path / "standin"), "RKLLM_STANDIN_RECORD": str(tmp_path / "record")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RKLLM_")}
+    return {**own, "PYTHONPATH": str(tmp_path / "standin"), "RKLLM_STANDIN_RECORD": str(tmp_path / "record")}
 
 
 def command(model: Path, output: Path, *more: str, place: str = "-", when: str = "-") -> list[str]:
-    asked = ["model", "--model", str(model), "--output", str(output), "--platform", "rk3588", *more]
+    machine = ["--ignore", "memory", "--ignore", "disk"]  # that runs the tests: it may be small
+    asked = ["model", "--model", str(model), "--output", str(output), "--platform", "rk3588", *machine, *more]
     return [sys.executable, str(DRIVER), place, when, *asked]
 
 
@@ -61,13 +62,6 @@ def listed(store: Path) -> list[str]:
 
 def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("place", "when"), PLACES)
@@ -97,13 +91,13 @@ def test_a_conversion_that_is_killed_takes_the_toolkit_along(
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait_for(lambda: record.exists() and f'"{method}"' in record.read_text(), f"{method} to begin")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert children
+        wait_for(lambda: record.exists() and f'"{method}"' in record.read_text())
+        toolkits = children(process.pid)
+        assert toolkits
     finally:
         process.kill()
         process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the toolkit to be gone")
+    wait_for(lambda: not any(is_alive(one) for one in toolkits))
     assert listed(store) == []
     done = run(command(model, store / "m"), environment)
     assert done.returncode == 0, done.stderr
@@ -116,7 +110,7 @@ def test_a_killed_replacement_leaves_the_earlier_result(
     store = tmp_path / "models"
     assert run(command(model, store / "m"), environment).returncode == 0
     before = (store / "m/conversion.json").read_text()
-    for place in ("rkllm_converter.convert:run", "rkllm_converter.convert:write_record"):
+    for place in ("rkllm_converter.convert:_Conversion._check_export", "rkllm_converter.convert:write_record"):
         killed = run(command(model, store / "m", "--force", "--seed", "1", place=place, when="after"), environment)
         assert killed.returncode == -signal.SIGKILL
         assert (store / "m/conversion.json").read_text() == before
@@ -138,7 +132,7 @@ def test_ctrl_c_leaves_nothing_half_made(model: Path, tmp_path: Path, environmen
     )
     with process:
         try:
-            wait_for(lambda: record.exists() and '"build"' in record.read_text(), "build to begin")
+            wait_for(lambda: record.exists() and '"build"' in record.read_text())
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
         finally:
@@ -146,4 +140,4 @@ def test_ctrl_c_leaves_nothing_half_made(model: Path, tmp_path: Path, environmen
         assert process.stderr is not None
         assert "interrupted" in process.stderr.read()
     assert listed(store) == []
-    assert not (store / ".m.partial").exists()
+    assert not (store / ".m.rkllm-partial").exists()

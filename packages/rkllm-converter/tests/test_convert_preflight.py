@@ -13,7 +13,7 @@ from converter_gguf import write_gguf
 
 from rkllm_converter.errors import PreflightFailed
 from rkllm_converter.options import Options
-from rkllm_converter.preflight import Disk, Machine, Preflight, preflight, refuse
+from rkllm_converter.preflight import KINDS, Disk, Machine, Preflight, preflight, refuse
 from rkllm_converter.source import Source, look
 from rkllm_converter.toolkit.versions import toolkit
 from rkllm_facts.architecture import known_model
@@ -107,6 +107,7 @@ def test_groups_that_do_not_divide(name: str, quant: str, odd: str) -> None:
     assert offered
     for one in chip("rk3588").types:
         assert (one in offered) is ("groups" not in judged(model(config(name)), "rk3588", one).problems)
+    assert not any("do not divide" in note for note in judged(model(config(name)), "rk3588", quant).notes)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +212,13 @@ def test_a_model_that_rkllama_would_refuse_by_its_margin() -> None:
     large = judged(model(known))
     assert large.board is not None
     assert large.board.fits is True
-    assert any("It fits by a hair: rkllama asks for 7.5 GB" in note for note in large.notes)
-    assert not any("by a hair" in note for note in judged(model(known), ram=16384).notes)
+    assert large.as_json()["board"]["margin_fits"] is False
+    assert any("It fits the board by a hair: rkllama asks for 7.5 GB" in note for note in large.notes)
+    assert "of 8.0 GB (--ram; only just: rkllama refuses it)" in told(large)
+    roomy = judged(model(known), ram=16384)
+    assert roomy.as_json()["board"]["margin_fits"] is True
+    assert not any("by a hair" in note for note in roomy.notes)
+    assert "(--ram; fits)" in told(roomy)
 
 
 def test_what_is_told_of_a_gguf_of_sixteen_bits(tmp_path: Path) -> None:
@@ -234,6 +240,7 @@ def test_a_board_that_is_too_small_gets_remedies_and_no_problem() -> None:
     found = judged(model(config("phi-3-mini-4k-instruct")), ram=4096)
     assert found.problems == {}
     note = next(note for note in found.notes if "does not fit on the board" in note)
+    assert "of 4.0 GB (--ram) the system leaves 3.6 GB" in note
     assert "a board with RK3588 and 8 GB" in note
 
 
@@ -294,15 +301,45 @@ def test_problems_are_refused_unless_they_are_ignored() -> None:
     refuse(judged(model(config(SMALL))), ())
 
 
-def test_lines_tell_what_was_found_and_fit_a_terminal() -> None:
+def told(found: Preflight) -> str:
+    return " ".join(" ".join(found.lines()).split())
+
+
+def test_lines_tell_what_was_found() -> None:
+    source = model(config("mistral-7b-instruct-v0.3"), kind="hub", to_download=900 * MB, cache=Path("/cache/hub"))
+    here = machine(10, disks={"out": Disk(1, 1e6), "cache": Disk(2, 800)})
+    found = judged(source, here=here, ram=4096)
+    text = told(found)
+    for words in (
+        "model: m: mistral, 7.25 billion parameters",
+        "download: 0.9 GB",
+        "this computer: memory: 35.9 GB ",
+        "GB needed, 0.0 GB there disk of /cache/hub: 0.9 GB needed, 0.8 GB there",
+        "board: RK3588 as w8a8",
+        "of 4.0 GB (--ram; does not fit)",
+        *(f"problem: {kind}: {sentence}" for kind, sentence in found.problems.items()),
+        *(f"note: {note}" for note in found.notes),
+    ):
+        assert words in text
+    assert {*found.problems} == {"architecture", "memory", "disk"} < {*KINDS}
+    assert found.as_json()["disk_folder"] == "/cache/hub"
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(20, 60), (60, 60), (80, 80), (120, 120), (400, 120)])
+def test_lines_fit_the_terminal_and_break_no_word(columns: int, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     found = judged(model(config("mistral-7b-instruct-v0.3")), here=machine(10), ram=4096)
     lines = found.lines()
-    text = " ".join(" ".join(line.split()) for line in lines)
-    for words in ("m: mistral, 7.25 billion parameters", "RK3588 as w8a8", "(does not fit)", "0.0 GB there"):
-        assert words in text
-    for sentence in (*found.problems.values(), *found.notes):
-        assert sentence in text
-    assert max(map(len, lines)) <= 100
+    assert widest - 20 < max(map(len, lines)) <= widest
+    assert lines == found.lines(columns)
+    assert lines != found.lines(90)
+    folder = Path("/out") / "long-name" / ("x" * 150)
+    there = dataclasses.replace(found, disk_folder=folder).lines()
+    assert any(str(folder) in line for line in there)
+
+
+def test_small_models_have_millions() -> None:
+    assert "m: Qwen3, 596 million parameters" in told(judged(model(config("qwen3-0.6b"))))
 
 
 def test_lines_of_a_model_of_which_nothing_is_known() -> None:

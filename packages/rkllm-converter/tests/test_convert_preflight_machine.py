@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from rkllm_converter.preflight import Machine
+from rkllm_converter.preflight import Disk, Machine
 from rkllm_converter.preflight.machine import available_mb, disk_of
 
 GB = 1 << 30
@@ -82,14 +83,20 @@ def test_a_group_of_version_1(files: Files, inside: str) -> None:
     assert files.available_gb() == 3.5
 
 
-def test_a_disk_is_that_of_the_nearest_folder_above(tmp_path: Path) -> None:
-    here, there = disk_of(tmp_path), disk_of(tmp_path / "not/yet")
-    assert here.device == there.device == tmp_path.stat().st_dev
-    assert here.free_mb == pytest.approx(there.free_mb, abs=100)
-    assert here.free_mb > 0
+@pytest.mark.parametrize("folder", ["", "not/yet"])
+def test_a_disk_is_that_of_the_nearest_folder_above(folder: str, tmp_path: Path) -> None:
+    asked = []
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        asked.append(path)
+        return os.statvfs_result((512, 4096, 900, 800, 700, 0, 0, 0, 0, 255))
+
+    assert disk_of(tmp_path / folder, statvfs) == Disk(tmp_path.stat().st_dev, 700 * 4096 / 2**20)
+    assert asked == [tmp_path]
 
 
 def test_this_machine(tmp_path: Path) -> None:
     here = Machine.here()
     assert here.memory_mb > 0
     assert here.disk(tmp_path).device == tmp_path.stat().st_dev
+    assert here.disk(tmp_path).free_mb > 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from converter_models import small_model
 
-from rkllm_converter.errors import FolderError, VerifyFailed
+from rkllm_converter.errors import FolderError, ModelNotFound, VerifyFailed
 from rkllm_converter.result.modelfile import modelfile_text, read_keys
 from rkllm_converter.result.record import FILE_NAME, FileRecord, Record, identity, read_record, write_record
 from rkllm_converter.result.staging import Staging, check_output, staging
@@ -33,6 +34,8 @@ def fill(folder: Path, text: str = "a model") -> Record:
         python="3.11",
         source={"repository": "a/b"},
         options={"quant": "w8a8"},
+        inputs={"a": 1},
+        ignored=[],
         calibration=None,
         began="2026-01-02T03:04:05Z",
         seconds=1.5,
@@ -42,8 +45,8 @@ def fill(folder: Path, text: str = "a model") -> Record:
     return record
 
 
-def make(output: Path, text: str = "a model") -> Record:
-    with staging(output) as folders:
+def make(output: Path, text: str = "a model", *, replace: bool = True) -> Record:
+    with staging(output, replace=replace) as folders:
         folders.begin()
         record = fill(folders.partial, text)
         folders.place()
@@ -81,6 +84,45 @@ def test_a_record_names_nothing_outside_its_folder(tmp_path: Path, name: str) ->
         read_record(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seconds": "soon"},
+        {"is_stand_in": 0},
+        {"toolkit": {"a": 1}},
+        {"calibration": 5},
+        {"files": {"x": {"bytes": 1e400, "sha256": ""}}},
+        {"files": {"x": {"bytes": True, "sha256": ""}}},
+    ],
+)
+def test_a_record_with_values_of_another_kind_is_damaged(tmp_path: Path, changed: dict[str, object]) -> None:
+    fill(tmp_path)
+    said = json.loads((tmp_path / FILE_NAME).read_text())
+    (tmp_path / FILE_NAME).write_text(json.dumps(said | changed))
+    with pytest.raises(VerifyFailed, match="damaged"):
+        read_record(tmp_path)
+
+
+def test_a_record_that_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE_NAME)
+    with pytest.raises(VerifyFailed, match="no plain file"):
+        read_record(tmp_path)
+
+
+def test_nothing_of_elsewhere_gets_into_a_result(tmp_path: Path) -> None:
+    source = small_model(tmp_path / "models--a--b/snapshots/0123")
+    (tmp_path / "models--a--b/blobs").mkdir()
+    (source / "config.json").rename(tmp_path / "models--a--b/blobs/abc")
+    (source / "config.json").symlink_to("../../blobs/abc")
+    (tmp_path / "target").mkdir()
+    assert "config.json" in copy_tokenizer(source, tmp_path / "target")
+    (tmp_path / "secret").write_text("secret")
+    (source / "generation_config.json").unlink()
+    (source / "generation_config.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelNotFound, match="outside of the model"):
+        copy_tokenizer(source, tmp_path / "target")
+
+
 def test_the_identity_is_that_of_the_values_not_of_their_order() -> None:
     assert identity({"a": 1, "b": [2]}) == identity({"b": [2], "a": 1})
     assert identity({"a": 1}) != identity({"a": 2})
@@ -102,8 +144,8 @@ def test_what_a_failure_leaves_is_the_log(tmp_path: Path) -> None:
         (folders.work / "calibration.json").write_text("[]")
         (folders.partial / "m.rkllm").write_text("half")
         folders.discard()
-    assert names_in(tmp_path) == [".m.work"]
-    assert names_in(tmp_path / ".m.work") == ["toolkit.log"]
+    assert names_in(tmp_path) == [".m.rkllm-work"]
+    assert names_in(tmp_path / ".m.rkllm-work") == ["toolkit.log"]
     make(output)
     assert names_in(tmp_path) == ["m"]
 
@@ -130,7 +172,7 @@ def test_what_a_killed_run_left_is_cleaned_up(tmp_path: Path) -> None:
 def test_a_run_that_died_between_two_renames_loses_nothing(tmp_path: Path) -> None:
     output = tmp_path / "m"
     record = make(output)
-    output.rename(tmp_path / ".m.old")
+    output.rename(tmp_path / ".m.rkllm-old")
     with staging(output):
         assert verify(output) == record
     assert names_in(tmp_path) == ["m"]
@@ -140,13 +182,93 @@ def test_a_new_result_replaces_the_earlier_one_and_keeps_what_a_person_has_added
     output = tmp_path / "m"
     make(output)
     (output / "notes.txt").write_text("mine")
+    (output / "photos").mkdir()
+    (output / "photos/one.jpg").write_text("mine too")
+    os.mkfifo(output / "pipe")
+    (output / "Modelfile.before").write_text("an earlier one")
     (output / "Modelfile").write_text(MODELFILE + 'SYSTEM="Be brief."\n')
     make(output, "another model")
     assert (output / "m.rkllm").read_text() == "another model"
     assert (output / "notes.txt").read_text() == "mine"
     assert (output / "Modelfile").read_text() == MODELFILE
-    assert "Be brief" in (output / "Modelfile.before").read_text()
+    assert (output / "photos/one.jpg").read_text() == "mine too"
+    assert (output / "pipe").is_fifo()
+    assert (output / "Modelfile.before").read_text() == "an earlier one"
+    assert "Be brief" in (output / "Modelfile.before.2").read_text()
     verify(output)
+    assert names_in(tmp_path) == ["m"]
+
+
+def test_what_somebody_puts_there_meanwhile_stays(tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    with staging(output, replace=True) as folders:
+        folders.begin()
+        fill(folders.partial)
+        output.mkdir()
+        (output / "thesis.txt").write_text("my only copy")
+        with pytest.raises(FolderError, match="no conversion has made it"):
+            folders.place()
+    assert (output / "thesis.txt").read_text() == "my only copy"
+
+
+def test_an_interruption_between_the_renames_gives_the_earlier_result_its_name_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "m"
+    record = make(output)
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name.endswith(".rkllm-partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with staging(output, replace=True) as folders:
+        folders.begin()
+        fill(folders.partial, "another model")
+        monkeypatch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            folders.place()
+    assert verify(output) == record
+
+
+def test_the_lock_is_not_taken_away_by_whoever_had_it_before(tmp_path: Path) -> None:
+    output = tmp_path / "m"
+    with staging(output) as first:
+        first.begin()
+        fill(first.partial)
+        first.place()
+        first.finish()
+        second = staging(output, replace=True)
+        second.__enter__()
+    with pytest.raises(FolderError, match="another process"), staging(output):
+        pass
+    second.__exit__(None, None, None)
+
+
+def test_folders_of_others_are_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "diary").write_text("dear")
+    (tmp_path / ".m.rkllm-work").symlink_to(precious)
+    with pytest.raises(FolderError, match="cannot be written"), staging(tmp_path / "m"):
+        pass
+    assert (precious / "diary").read_text() == "dear"
+
+
+def test_a_record_that_cannot_be_read_lets_nothing_be_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "m")
+    for text in ("{", '{"tool": "other"}'):
+        (tmp_path / "m/conversion.json").write_text(text)
+        with pytest.raises(FolderError, match="remove"):
+            check_output(tmp_path / "m", replace=True)
+
+
+@pytest.mark.parametrize("name", ["/", "m/inside", ".m.rkllm-partial/inside"])
+def test_a_result_is_no_place_for_another(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "m")
+    with pytest.raises(FolderError, match="result"):
+        check_output(tmp_path / name, replace=True)
 
 
 def test_only_folders_of_a_conversion_are_replaced(tmp_path: Path) -> None:
@@ -183,6 +305,15 @@ def add_model(folder: Path) -> None:
     (folder / "other.rkllm").write_text("")
 
 
+def add_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("evil")
+
+
+def make_a_link(folder: Path) -> None:
+    (folder / "m.rkllm").rename(folder.parent / "elsewhere")
+    (folder / "m.rkllm").symlink_to(folder.parent / "elsewhere")
+
+
 def rename_in_modelfile(folder: Path) -> None:
     (folder / "Modelfile").write_text('FROM="gone.rkllm"\n')
 
@@ -194,6 +325,8 @@ def rename_in_modelfile(folder: Path) -> None:
         (break_byte, "m.rkllm is not as it was made"),
         (remove_tokenizer, "tokenizer.json is missing"),
         (add_model, "other.rkllm is no file of this conversion"),
+        (add_template, "chat_template.jinja is no file of this conversion"),
+        (make_a_link, "m.rkllm is a link"),
         (rename_in_modelfile, "'gone.rkllm', which this conversion has not made"),
     ],
 )

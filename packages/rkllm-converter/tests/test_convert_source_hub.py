@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -12,19 +14,30 @@ from pathlib import Path
 
 import pytest
 from converter_hub import TOKEN, ConverterHub, small_model
+from converter_processes import wait_for
 
 from rkllm_converter.errors import GatedModel, HubUnreachable, ModelNotFound, SourceError
 from rkllm_converter.source import Source, fetch, look
+from rkllm_converter.source import hub as hub_module
 
 NAME = "maker/Small-1B"
 CONFIG = {"model_type": "qwen2", "hidden_size": 64}
 
 
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of how the hub is reached from here, which the library reads in part when it is imported."""
+    from huggingface_hub import constants
+
+    for name in os.environ:
+        if name.upper().startswith(("HF_", "HUGGING")) or name.upper().endswith("_PROXY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverterHub]:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
     with ConverterHub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
@@ -245,11 +258,50 @@ def test_two_that_want_the_same_bring_it_once(hub: ConverterHub) -> None:
         first = pool.submit(brought, source)
         assert hub.stopped.wait(10)
         second = pool.submit(brought, source)
-        while sum((one.method, one.path) == ("HEAD", weights) for one in hub.asked) < 2:
-            assert not second.done()
+        wait_for(lambda: sum((one.method, one.path) == ("HEAD", weights) for one in hub.asked) == 2 or second.done())
+        assert not second.done()
         hub.go_on()
         assert first.result() == second.result()
     assert len(hub.of_large_files()) == 1
+
+
+class Waiting:
+    """Another process at work on the weights of a model, that has brought some of them."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        assert source.cache is not None
+        blobs = source.cache / f"models--{NAME.replace('/', '--')}/blobs"
+        blobs.mkdir(parents=True, exist_ok=True)
+        content = small_model(CONFIG)["model.safetensors"]
+        self.part = blobs / f"{hashlib.sha256(content).hexdigest()}.rkllm-convert.part"
+        self.part.write_bytes(content[:size])
+        self.file = self.part.open("rb")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+
+def test_what_another_process_brings_is_shown(hub: ConverterHub) -> None:
+    hub.add(NAME, small_model(CONFIG))
+    source, reports = look(NAME), Reports()
+    with ThreadPoolExecutor(1) as pool, Waiting(source, 4096).file as other:
+        waiting = pool.submit(fetch, source, report=reports)
+        small = sum(source.files.values()) - source.weights_bytes
+        wait_for(lambda: (small + 4096, small + source.weights_bytes) in reports.seen or waiting.done())
+        assert not hub.of_large_files()
+        other.close()
+        waiting.result(10)
+    assert [one.range for one in hub.of_large_files()] == ["bytes=4096-"]
+
+
+def test_another_process_that_gets_nowhere_is_not_waited_for(
+    hub: ConverterHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_PATIENCE", 0.0)
+    hub.add(NAME, small_model(CONFIG))
+    source = look(NAME)
+    other = Waiting(source, 4096)
+    with other.file, pytest.raises(SourceError, match=r"\.part is held by another process, and has not grown for 0 s"):
+        brought(source)
+    assert other.part.stat().st_size == 4096
 
 
 @pytest.mark.slow
@@ -290,9 +342,12 @@ def test_a_killed_download_goes_on_where_it_was(hub: ConverterHub) -> None:
         assert hub.stopped.wait(60)
         blobs = Path(os.environ["HF_HOME"]).rglob("*.part")
         part = next(blobs)
-        while part.stat().st_size < 20 << 20:  # the library writes pieces of 10 MB
+        try:
+            # the library writes pieces of 10 MB
+            wait_for(lambda: part.stat().st_size >= 20 << 20 or child.poll() is not None)
             assert child.poll() is None
-        child.kill()
+        finally:
+            child.kill()
     source = look(NAME)
     assert source.to_download < 13 << 20
     reports = Reports()
@@ -310,3 +365,24 @@ def test_a_tokenizer_alone(hub: ConverterHub) -> None:
     assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json", "tokenizer_config.json"}
     assert reports.seen[-1] == (sum(path.stat().st_size for path in folder.iterdir()),) * 2
     assert not hub.of_large_files()
+
+
+def test_a_repository_with_a_tokenizer_alone(hub: ConverterHub) -> None:
+    files = small_model(CONFIG)
+    del files["model.safetensors"]
+    hub.add(NAME, files)
+    with pytest.raises(ModelNotFound, match="no weights"):
+        look(NAME)
+    folder = fetch(look(NAME, needs_weights=False), report=Reports(), tokenizer_only=True)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_a_tokenizer_beside_part_of_the_weights_or_gguf_files(hub: ConverterHub) -> None:
+    files = small_model(CONFIG, a__gguf=b"x")
+    files["model-00002-of-00002.safetensors"] = files.pop("model.safetensors")
+    hub.add(NAME, files)
+    assert "tokenizer.json" in look(NAME, needs_weights=False).files
+    del files["model-00002-of-00002.safetensors"], files["config.json"]
+    hub.add("maker/Other", files)
+    with pytest.raises(ModelNotFound, match=r"has no config\.json"):
+        look("maker/Other", needs_weights=False)

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from converter_processes import children
 from converter_toolkits import bad_toolkit, package, recorded, small_model
 
 from rkllm_converter.errors import CallFailed, ToolkitDied, ToolkitMissing
@@ -59,7 +60,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stand_in(tmp_path: Path, use: Callable[[Path], None]) -> Found:
     use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
-    return Found(sys.executable, HERE, "1.3.0", is_stand_in=True)
+    return Found(sys.executable, HERE, "1.3.0", is_stand_in=True, folder=Path(sys.prefix))
 
 
 def ignore(_method: str) -> None:
@@ -71,13 +72,28 @@ class TestFind:
     def test_a_stand_in_of_any_release(self, version: str, tmp_path: Path, use: Callable[[Path], None]) -> None:
         use(write_stand_in(tmp_path, "1.0.0"))
         write_stand_in(tmp_path, version)
-        assert find() == Found(sys.executable, HERE, version, is_stand_in=True)
+        assert find() == Found(sys.executable, HERE, version, is_stand_in=True, folder=Path(sys.prefix))
 
     def test_another_python(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
         use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
         python = tmp_path / "python"
         python.symlink_to(sys.executable)
         assert find(str(python)).python == str(python)
+
+    def test_a_python_that_is_only_named(
+        self, tmp_path: Path, use: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
+        (tmp_path / "python-of-the-toolkit").symlink_to(sys.executable)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert find("python-of-the-toolkit").python == str(tmp_path / "python-of-the-toolkit")
+        with pytest.raises(ToolkitMissing, match="python-of-nobody cannot be started: No such file"):
+            find("python-of-nobody")
+
+    def test_the_folder_is_that_of_the_environment(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
+        venv.create(tmp_path / "environment", symlinks=True)
+        assert find(str(tmp_path / "environment/bin/python")).folder == tmp_path / "environment"
 
     def test_a_toolkit_that_says_nothing_of_a_stand_in(self, tmp_path: Path, use: Callable[[Path], None]) -> None:
         use(bad_toolkit(tmp_path, "print('{}')\nclass RKLLM: pass"))
@@ -125,6 +141,16 @@ class TestFind:
         with pytest.raises(ToolkitDied, match=rf"was ended by {name} in importing the toolkit(.|\n)*to be seen"):
             find()
 
+    def test_one_that_never_answers(
+        self, tmp_path: Path, use: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        use(bad_toolkit(tmp_path, "print('to be seen')\nimport time\ntime.sleep(300)"))
+        monkeypatch.setattr(door, "_PATIENCE", 1.0)
+        with pytest.raises(ToolkitDied, match=r"gave no answer within 1 seconds, importing the toolkit\.") as caught:
+            find()
+        assert sys.executable in caught.value.message
+        assert not children(os.getpid())
+
     def test_no_python_there(self, tmp_path: Path) -> None:
         with pytest.raises(ToolkitMissing, match=r"nowhere cannot be started: No such file"):
             find(str(tmp_path / "nowhere"))
@@ -165,16 +191,16 @@ class TestRun:
         assert (tmp_path / "out.rkllm").read_text("utf-8").startswith("rkllm-sim model 1\ntoolkit 1.3.0\n")
         assert (tmp_path / "log").read_text("utf-8").startswith("INFO: rkllm-toolkit version: 1.3.0\n")
 
-    def test_every_python_of_the_toolkit_that_is_here(
-        self, stand_in: Found, whole: tuple[Call, ...], record: Path, tmp_path: Path
+    @pytest.mark.usefixtures("stand_in")
+    def test_every_python_of_the_toolkit_that_is_here_and_this_one(
+        self, whole: tuple[Call, ...], record: Path, tmp_path: Path
     ) -> None:
-        pythons = other_pythons()
-        for python in [sys.executable, *pythons]:
+        pythons = {**other_pythons(), HERE: sys.executable}
+        for version, python in pythons.items():
             found = find(python)
+            assert (found.python_version, found.version) == (version, "1.3.0")
             run(found, whole, log=tmp_path / "log", began=ignore)
-            assert found.version == stand_in.version
-        assert len(recorded(record)) == 3 * (1 + len(pythons))
-        assert {one["result"] for one in recorded(record)} == {0}
+        assert [one["result"] for one in recorded(record)] == [0, 0, 0] * len(pythons)
 
     def test_whatever_is_printed_is_in_the_log(self, stand_in: Found, tmp_path: Path) -> None:
         api = """
@@ -233,6 +259,8 @@ class RKLLM:
         ("body", "told"),
         [
             ("pass", "build of the toolkit 1.3.0 failed: it returned None, not 0"),
+            ("return False", "build of the toolkit 1.3.0 failed: it returned False, not 0"),
+            ("return 0.0", "build of the toolkit 1.3.0 failed: it returned 0.0, not 0"),
             ("raise SystemExit(3)", "build of the toolkit 1.3.0 failed: SystemExit: 3"),
             ("raise MemoryError", "build of the toolkit 1.3.0 failed: MemoryError"),
             ("os._exit(3)", "The toolkit 1.3.0 ended by itself in build (exit code 3), without an answer."),
@@ -278,71 +306,6 @@ class RKLLM:
             run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
 
 
-class TestEnd:
-    """Whatever happens, no process is left and nobody waits for ever."""
-
-    def test_a_worker_of_the_toolkit_that_lives_on(self, stand_in: Found, tmp_path: Path) -> None:
-        api = f"""
-import os, pathlib, signal, time
-class RKLLM:
-    def build(self):
-        worker = os.fork()
-        if worker == 0:
-            time.sleep(30)
-        pathlib.Path({str(tmp_path / "worker")!r}).write_text(str(worker))
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-        bad_toolkit(tmp_path / "toolkit", api)
-
-        def worker() -> int:
-            return int((tmp_path / "worker").read_text("utf-8"))
-
-        try:
-            with pytest.raises(ToolkitDied, match="SIGKILL"):
-                run(stand_in, BUILD, log=tmp_path / "log", began=ignore)
-            assert is_alive(worker()), "it was waited for"
-        finally:
-            if is_alive(worker()):
-                os.kill(worker(), signal.SIGKILL)
-
-    def test_an_interruption_here(
-        self, stand_in: Found, whole: tuple[Call, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("RKLLM_STANDIN_STALL", "build")
-        seen: list[int] = []
-
-        def interrupt(method: str) -> None:
-            if method == "build":
-                seen.extend(children(os.getpid()))
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run(stand_in, whole, log=tmp_path / "log", began=interrupt)
-        assert seen
-        assert not any(is_alive(one) for one in seen)
-
-    def test_the_end_of_the_converter(
-        self, stand_in: Found, whole: tuple[Call, ...], record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("RKLLM_STANDIN_STALL", "build")
-        code = f"""
-import sys
-sys.path[:0] = {[one for one in sys.path if one]!r}
-from pathlib import Path
-from rkllm_converter.toolkit.calls import Call
-from rkllm_converter.toolkit.door import Found, run
-calls = [Call(method, arguments) for method, arguments in {[(one.method, one.arguments) for one in whole]!r}]
-run({stand_in!r}, calls, log=Path({str(tmp_path / "log")!r}), began=print)
-"""
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as parent:
-            wait_for(lambda: len(recorded(record)) == 2)
-            runner, *others = children(parent.pid)
-            assert not others
-            assert is_alive(runner)
-            parent.send_signal(signal.SIGKILL)
-        wait_for(lambda: not is_alive(runner))
-
-
 def test_the_runner_and_the_stand_in_need_nothing_but_python() -> None:
     stand_in = Path(door.__file__).parents[1] / "standin"
     for file in (RUNNER, *(stand_in / name for name in ("api.py", "legal.py", "model_file.py"))):
@@ -354,33 +317,14 @@ def test_the_runner_and_the_stand_in_need_nothing_but_python() -> None:
                 assert str(node.module).partition(".")[0] in sys.stdlib_module_names
 
 
-def other_pythons() -> list[str]:
+def other_pythons() -> dict[tuple[int, int], str]:
     """Those that the toolkit has wheels for, as far as they are installed and start."""
-    found = []
-    for minor in (9, 10, 11, 12):
-        installed = Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3.{minor}")
-        for python in filter(None, (shutil.which(f"python3.{minor}"), *map(str, installed))):
+    found = {}
+    for version in toolkit("1.3.0").pythons:
+        name = f"python{version[0]}.{version[1]}"
+        installed = Path.home().glob(f".pyenv/versions/{version[0]}.{version[1]}.*/bin/{name}")
+        for python in filter(None, (shutil.which(name), *map(str, installed))):
             if subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0:
-                found.append(python)
+                found[version] = python
                 break
     return found
-
-
-def children(pid: int) -> list[int]:
-    found = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
-    return [int(one) for file in found for one in file.read_text("utf-8").split()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.02)

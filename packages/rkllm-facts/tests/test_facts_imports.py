@@ -97,6 +97,7 @@ PUBLIC = {
         "Plan",
         "Remedy",
         "Spread",
+        "asked_mb",
         "calibration",
         "memory_of_file",
         "plan",

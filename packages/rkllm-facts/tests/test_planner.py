@@ -12,7 +12,7 @@ from rkllm_facts import benchmark
 from rkllm_facts.architecture import known_architecture
 from rkllm_facts.chips import CHIPS, legal_types
 from rkllm_facts.errors import BadPlan, IllegalType, UnknownChip
-from rkllm_facts.planner import Plan, calibration, memory_of_file, plan, remedies, reserved_mb, usual_type
+from rkllm_facts.planner import Plan, asked_mb, calibration, memory_of_file, plan, remedies, reserved_mb, usual_type
 
 QWEN = known_architecture("Qwen2.5-1.5B")
 SEVEN = known_architecture("Qwen2.5-7B")
@@ -224,9 +224,28 @@ def test_calls_cost_as_much_for_a_short_prompt_as_for_64_tokens() -> None:
 
 def test_a_large_cache_and_large_weights_are_noted() -> None:
     assert planned(context=4096).notes == ()
-    assert "KV cache is 2" in planned(context=16384).notes[0]
+    (long,) = planned(context=16384).notes
+    assert "KV cache is 2" in long
+    assert "take a shorter context" in long
     (large,) = plan(SEVEN, platform="rk3588", dtype="w8a8").notes
     assert "4 GiB" in large
+    assert "take a type with fewer bits" in large
+
+
+def test_the_note_of_groups_is_told_apart() -> None:
+    odd = planned(dtype="w8a8_g512")
+    assert "k_proj" in odd.group_note
+    assert odd.notes.count(odd.group_note) == 1
+    assert len(odd.notes) > 1
+    assert planned(dtype="w8a8_g128").group_note == ""
+    assert "" not in planned(dtype="w8a8_g128").notes
+
+
+def test_a_server_asks_for_a_margin() -> None:
+    """What exo_rkllm.memory asks for, by tests/test_conversion_doc.py."""
+    found = planned()
+    assert asked_mb(found) == pytest.approx(found.memory_mb * (1 + calibration().memory_doubt) + 30)
+    assert 1.05 < asked_mb(found) / found.memory_mb < 1.15
 
 
 def test_illegal_pairs_are_refused_with_the_legal_ones() -> None:

@@ -22,6 +22,7 @@ ConvertError
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 __all__ = [
     "BadCalibration",
@@ -34,6 +35,7 @@ __all__ = [
     "IllegalOptions",
     "ModelNotFound",
     "PreflightFailed",
+    "Problem",
     "Refused",
     "SourceError",
     "ToolkitDied",
@@ -42,6 +44,38 @@ __all__ = [
     "UnknownToolkit",
     "VerifyFailed",
 ]
+
+
+_OPTIONS = {"optimization_level": "opt_level"}
+"""Fields that people know by another name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the value of an option will not do; as a text it has the flag before it.
+
+    - `field`: of Options or Request, such as `quant` or `lora`
+    - `value`: as it was given, or true or false for a switch; None where it says nothing
+    - `sentence`: names other options by their words, as it is for flags and for keys of a file
+    """
+
+    field: str
+    value: str | bool | None
+    sentence: str
+
+    @property
+    def option(self) -> str:
+        """As the flag is called, with underscores."""
+        return _OPTIONS.get(self.field, self.field)
+
+    @property
+    def said(self) -> str:
+        """The sentence with the value before it, for who names the option by itself."""
+        return f"{self.value}: {self.sentence}" if isinstance(self.value, str) else self.sentence
+
+    def __str__(self) -> str:
+        no = "no-" if self.value is False else ""
+        return f"--{no}{self.option.replace('_', '-')}{' ' if isinstance(self.value, str) else ': '}{self.said}"
 
 
 class ConvertError(Exception):
@@ -61,7 +95,12 @@ class Refused(ConvertError):
 
 
 class IllegalOptions(Refused):
-    """Options that the toolkit or the chip does not allow."""
+    """Options that the toolkit or the chip does not allow. `of_options` are the problems that name their option."""
+
+    def __init__(self, problems: Iterable[Problem | str]) -> None:
+        told = tuple(problems)
+        self.of_options = tuple(one for one in told if isinstance(one, Problem))
+        super().__init__(map(str, told))
 
 
 class PreflightFailed(Refused):

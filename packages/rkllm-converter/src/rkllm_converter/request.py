@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from rkllm_converter.calibration import DEFAULT_SAMPLES
 from rkllm_converter.options import Options
 from rkllm_converter.preflight import Preflight
 from rkllm_converter.toolkit.calls import Call
 
-__all__ = ["DEFAULT_RAM_MB", "PROBLEMS", "Outcome", "Request", "Status", "Watcher"]
+__all__ = ["DEFAULT_RAM_MB", "Outcome", "Request", "Watcher"]
 
 DEFAULT_RAM_MB = 8192
-PROBLEMS = ("architecture", "groups", "memory", "disk")
-"""The kinds that a pre-flight finds, and that a person may choose to ignore."""
-
-Status = Literal["done", "unchanged", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,16 +59,19 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """`folder` is the result's; `seconds` what it took; `calls` what the toolkit was, or would be, asked for."""
+    """`folder` is the result's; `seconds` what it took; `calls` what the toolkit was, or would be, asked for.
 
-    status: Status
+    `file_mb`: of the .rkllm, predicted for a plan; `is_stand_in`: no NPU runs it; `notes`: what else is to be known.
+    """
+
+    status: Literal["done", "unchanged", "planned"]
     folder: Path
     seconds: float
-    preflight: Preflight | None = None
+    preflight: Preflight
     calls: tuple[Call, ...] = ()
     file_mb: float | None = None
+    is_stand_in: bool = False
     notes: tuple[str, ...] = ()
-    record: Mapping[str, Any] | None = None
 
 
 class Watcher(Protocol):
@@ -84,3 +82,9 @@ class Watcher(Protocol):
 
     def progress(self, done: int, total: int) -> None:
         """Bytes of the download."""
+
+    def expect(self, report: Preflight) -> None:
+        """What the pre-flight has found, before anything is fetched or refused for it."""
+
+    def note(self, words: str) -> None:
+        """Something that a person should know, and that stops nothing."""

@@ -24,7 +24,8 @@ def main() -> int:
     folder = Path(flags["--output"])
     file = behaviour / f"{folder.name}.json"
     orders: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with (behaviour / "calls").open("a", encoding="utf-8") as calls:
         calls.write(json.dumps({"pid": os.getpid(), "name": folder.name, "arguments": arguments}) + "\n")
     try:

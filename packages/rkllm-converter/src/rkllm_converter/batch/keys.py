@@ -7,7 +7,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeAlias
 
-__all__ = ["CONVERSION_KEYS", "IGNORABLE", "MODEL_KEYS", "OPTIONS", "TOP_KEYS", "Kind", "Option", "arguments"]
+__all__ = ["CONVERSION_KEYS", "MODEL_KEYS", "OPTIONS", "TOP_KEYS", "Kind", "Option", "arguments"]
 
 
 class Kind(Enum):
@@ -22,7 +22,7 @@ class Kind(Enum):
     FOLDER = "the path of a folder"
     MODEL = "the id of a model, or the path of a folder or a .gguf file"
     MEMORY = "an amount of memory such as 8G or 8192M"
-    IGNORED = "a list of IGNORABLE"
+    IGNORED = "a list of kinds of problems"
 
 
 OPTIONS: Mapping[str, Kind] = MappingProxyType(
@@ -56,7 +56,6 @@ OPTIONS: Mapping[str, Kind] = MappingProxyType(
 TOP_KEYS = ("output", "toolkit", "defaults", "models")
 MODEL_KEYS = ("model", "conversions", *OPTIONS)
 CONVERSION_KEYS = ("name", *OPTIONS)
-IGNORABLE = ("architecture", "groups", "memory", "disk")
 
 Option: TypeAlias = "str | int | float | bool | tuple[str, ...]"
 

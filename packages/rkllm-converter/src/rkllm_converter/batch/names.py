@@ -1,15 +1,13 @@
-"""Names of the folders that a batch makes, which are the names of the models that rkllama serves."""
+"""Names for the folders that a batch makes."""
 
 from __future__ import annotations
 
 import os
 import re
 
-__all__ = ["default_name", "name_fault"]
+__all__ = ["default_name"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*", re.ASCII)
 _UNFIT = re.compile(r"[^A-Za-z0-9._:+-]+", re.ASCII)
-_LONGEST = 200
 
 
 def default_name(model: str, platform: str, quant: str) -> str:
@@ -19,16 +17,3 @@ def default_name(model: str, platform: str, quant: str) -> str:
         short = short[: -len(".gguf")]
     parts = (_UNFIT.sub("-", part.lower()).strip("-._:+") for part in (short, platform, quant))
     return "-".join(part for part in parts if part)
-
-
-def name_fault(name: str) -> str | None:
-    """What keeps rkllama from serving a folder of that name, as the rest of a sentence."""
-    if not _NAME.fullmatch(name):
-        return "cannot be a model's name: use letters, digits and . _ : + -, and begin with a letter or a digit."
-    if len(name) > _LONGEST:
-        return f"is too long for a model's name: up to {_LONGEST} characters. Write a name of your own."
-    if name.endswith(".partial"):
-        return "cannot be a model's name: what ends in .partial counts as unfinished."
-    if name.lower() == "auto":
-        return "cannot be a model's name: auto leaves the choice of a model to the node."
-    return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from rkllm_converter.children import ending
 
 __all__ = ["FAILED", "GOOD", "NOT_BEGUN", "STOPPED", "Outcome", "outcome_of"]
 
@@ -17,13 +18,17 @@ STOPPED = "stopped"
 """It was at work when the batch was told to end."""
 NOT_BEGUN = "not begun"
 
+_STAND_IN = "A stand-in for the toolkit has made it: it is for the simulator rkllm-sim, no NPU runs it."
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One of GOOD, or another of the words above, as `status`; the rest as far as it is known.
 
-    `file_mb` in MB of 2^20 bytes; `tokens_per_s` and `fits` are what to expect on the board. `error` is the name of
-    the error's type and what it says.
+    - `file_mb`, `memory_mb`: in MB of 2^20 bytes
+    - `tokens_per_s`, `memory_mb`, `fits`: what to expect on the board; `margin_fits`: `fits` with the margin that
+      rkllama keeps
+    - `error`: the name of the error's type, and what it says; `notes`: what else is to be known
     """
 
     name: str
@@ -32,27 +37,35 @@ class Outcome:
     seconds: float = 0.0
     file_mb: float | None = None
     tokens_per_s: float | None = None
+    memory_mb: float | None = None
     fits: bool | None = None
+    margin_fits: bool | None = None
     error: tuple[str, str] | None = None
     log: str | None = None
+    notes: tuple[str, ...] = ()
+    model: str = ""
 
     def as_json(self) -> dict[str, Any]:
         error = {"type": self.error[0], "message": self.error[1]} if self.error else None
         return {
             "name": self.name,
+            "model": self.model,
             "status": self.status,
             "folder": self.folder,
             "seconds": round(self.seconds, 3),
             "file_mb": self.file_mb,
             "tokens_per_s": self.tokens_per_s,
+            "memory_mb": self.memory_mb,
             "fits": self.fits,
+            "margin_fits": self.margin_fits,
             "error": error,
             "log": self.log,
+            "notes": [*self.notes],
         }
 
 
 def outcome_of(
-    name: str, folder: str, *, code: int, answer: str, last_words: str, seconds: float, log: str | None
+    name: str, folder: str, *, model: str, code: int, answer: str, last_words: str, seconds: float, log: str | None
 ) -> Outcome:
     """From the exit `code` of `rkllm-convert model --json` (negative: a signal), and the `answer` on its stdout.
 
@@ -61,8 +74,9 @@ def outcome_of(
     found = _parsed(answer)
     if found is None or (code == 0) != (found["status"] in GOOD):
         error = _without_answer(code, last_words)
-        return Outcome(name, FAILED, folder, seconds=seconds, error=error, log=log)
-    fits = found.get("fits")
+        return Outcome(name, FAILED, folder, seconds=seconds, error=error, log=log, model=model)
+    report = _mapping(found.get("preflight"))
+    board = _mapping(report.get("board"))
     return Outcome(
         name,
         found["status"],
@@ -70,9 +84,13 @@ def outcome_of(
         seconds=seconds,
         file_mb=_number(found.get("file_mb")),
         tokens_per_s=_number(found.get("tokens_per_s")),
-        fits=fits if isinstance(fits, bool) else None,
+        memory_mb=_number(board.get("memory_mb")),
+        fits=_truth(found.get("fits")),
+        margin_fits=_truth(board.get("margin_fits")),
         error=None if found["status"] in GOOD else _error(found.get("error")),
         log=log,
+        notes=tuple(_notes(found, report)),
+        model=model,
     )
 
 
@@ -90,6 +108,31 @@ def _error(found: Any) -> tuple[str, str]:
     return "Error", "It failed without saying why."
 
 
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _notes(found: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
+    yield from _texts(report.get("notes"))
+    yield from _ignored(report.get("problems"))
+    yield from _texts(found.get("notes"))
+    if found.get("is_stand_in") is True and found["status"] == "done":
+        yield _STAND_IN
+
+
+def _texts(found: Any) -> Iterator[str]:
+    yield from (one for one in found if isinstance(one, str) and one.strip()) if isinstance(found, list) else ()
+
+
+def _ignored(problems: Any) -> Iterator[str]:
+    """Of a conversion that went on in spite of them."""
+    yield from (f"Ignored: {text}" for text in _texts([*_mapping(problems).values()]))
+
+
+def _truth(found: Any) -> bool | None:
+    return found if isinstance(found, bool) else None
+
+
 def _number(found: Any) -> float | None:
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
         return None
@@ -98,13 +141,4 @@ def _number(found: Any) -> float | None:
 
 def _without_answer(code: int, last_words: str) -> tuple[str, str]:
     said = f" The last that it said: {last_words}" if last_words else ""
-    if code >= 0:
-        return "NoAnswer", f"The conversion ended with exit code {code} and without a result.{said}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    memory = (
-        " Most likely memory ran out: see the memory table of docs/CONVERSION.md." if code == -signal.SIGKILL else ""
-    )
-    return "Died", f"The conversion was ended by {name}.{memory}{said}"
+    return "Died" if code < 0 else "NoAnswer", f"The conversion {ending(code)}{said}"

@@ -24,9 +24,10 @@ from rkllm_converter.batch.document import (
 from rkllm_converter.batch.keys import CONVERSION_KEYS, MODEL_KEYS, OPTIONS, TOP_KEYS, Kind, Option
 from rkllm_converter.batch.legality import Asked, judge
 from rkllm_converter.batch.models import Conversion, Models
-from rkllm_converter.batch.names import default_name, name_fault
+from rkllm_converter.batch.names import default_name
 from rkllm_converter.batch.values import Given, option_of, path_of, text_of
 from rkllm_converter.errors import BadModels, UnknownToolkit
+from rkllm_converter.result.names import name_fault
 from rkllm_converter.toolkit.versions import NEWEST, Toolkit, toolkit
 
 __all__ = ["read", "read_bytes"]

@@ -34,10 +34,13 @@ _LOGS = ".logs"
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a batch is run. `extra` goes to each conversion; `log` is the folder of the logs, None: in the output."""
+    """How a batch is run.
+
+    `toolkit_python` has the toolkit, None: who converts knows; `log` is the folder of the logs, None: in the output.
+    """
 
     program: Sequence[str] = field(default_factory=lambda: PROGRAM)
-    extra: Sequence[str] = ()
+    toolkit_python: str | None = None
     log: Path | None = None
     is_dry: bool = False
     fails_fast: bool = False
@@ -54,7 +57,7 @@ def command(models: Models, conversion: Conversion, manner: Manner) -> list[str]
         f"--output={models.folder(conversion)}",
         *arguments(conversion.options),
         *([f"--toolkit-version={models.toolkit}"] if models.toolkit else []),
-        *manner.extra,
+        *([f"--toolkit-python={manner.toolkit_python}"] if manner.toolkit_python is not None else []),
         *(["--dry-run"] if manner.is_dry else []),
         "--force" if manner.is_forced else "--if-changed",
         "--json",
@@ -67,7 +70,8 @@ def run_all(models: Models, conversions: Sequence[Conversion], manner: Manner, s
     for number, conversion in enumerate(conversions, start=1):
         has_failed = any(one.status not in GOOD for one in outcomes)
         if manner.stop.signal is not None or (manner.fails_fast and has_failed):
-            outcomes.append(Outcome(conversion.name, NOT_BEGUN, str(models.folder(conversion))))
+            folder = str(models.folder(conversion))
+            outcomes.append(Outcome(conversion.name, NOT_BEGUN, folder, model=conversion.model))
             continue
         show.began(number, len(conversions), conversion.name)
         outcomes.append(_one(models, conversion, manner, show))
@@ -90,6 +94,7 @@ def _one(models: Models, conversion: Conversion, manner: Manner, show: Show) -> 
     found = outcome_of(
         conversion.name,
         folder,
+        model=conversion.model,
         code=ended.code,
         answer=ended.answer,
         last_words=last,
@@ -97,7 +102,7 @@ def _one(models: Models, conversion: Conversion, manner: Manner, show: Show) -> 
         log=log.path,
     )
     if manner.stop.signal is not None and found.status not in GOOD:
-        return Outcome(found.name, STOPPED, folder, seconds=found.seconds, log=found.log)
+        return Outcome(found.name, STOPPED, folder, seconds=found.seconds, log=found.log, model=found.model)
     return found
 
 
@@ -139,8 +144,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stoppable(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM tell `stop`, and nothing is raised. In the main thread only."""
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """What ends programs tells `stop`, and nothing is raised. In the main thread only."""
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-from rkllm_converter.batch.outcome import FAILED, GOOD, NOT_BEGUN, Outcome
+from rkllm_converter.batch.outcome import NOT_BEGUN, Outcome
+from rkllm_converter.units import duration, mb
 
-__all__ = ["Show", "duration", "summary"]
+__all__ = ["Show", "summary"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_HEADS = ("NAME", "RESULT", "TIME", "SIZE", "TOKENS/S")
+_HEADS = ("NAME", "RESULT", "TIME", "SIZE", "TOKENS/S", "BOARD MEMORY")
 _CLEAR = "\r\x1b[K"
-_MINUTE, _HOUR = 60, 3600
+_MOST_NAMES = 3
+_LAST_LINES = 6
 
 
 class Show:
@@ -55,36 +59,31 @@ class Show:
     def _change(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
         line = f"{self._title}  {text}" if text else self._title
-        self._stream.write(f"{_CLEAR}{line if len(line) <= width else line[: max(width - 1, 0)] + '…'}")
-        self._stream.flush()
+        self._write(f"{_CLEAR}{line if len(line) <= width else line[: max(width - 1, 0)] + '…'}")
 
     def _print(self, line: str) -> None:
-        self._stream.write(f"{line}\n")
-        self._stream.flush()
+        self._write(f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # who no longer reads ends nothing: there are hours of work
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """The lines of the table, and below it what there is to know of those that are not as they should be."""
+    """The lines of the table; below it the notes, then the errors. What many have in common is said once."""
     rows = [_HEADS, *(_row(one) for one in outcomes)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-    notes = [note for one in outcomes for note in _notes(one)]
-    if notes:
-        yield ""
-        yield from notes
-
-
-def duration(seconds: float) -> str:
-    """`41 s`, `12 min 5 s`, `3 h 20 min`; `0.4 s` below ten."""
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    notes = [(note, one) for one in outcomes for note in one.notes]
+    errors = [(one.error[1].strip() or one.error[0], one) for one in outcomes if one.error]
+    for found in (notes, errors):
+        if found:
+            yield ""
+        for text, those in _shared(found):
+            yield from _told(text, those)
+            yield from _logs(those) if found is errors else ()
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
@@ -92,19 +91,54 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         outcome.name,
         outcome.status,
         "-" if outcome.status == NOT_BEGUN else duration(outcome.seconds),
-        "-" if outcome.file_mb is None else f"{outcome.file_mb:.{0 if outcome.file_mb >= 10 else 1}f} MB",
+        "-" if outcome.file_mb is None else mb(outcome.file_mb),
         "-" if outcome.tokens_per_s is None else f"{outcome.tokens_per_s:.1f}",
+        " ".join(filter(None, ("" if outcome.memory_mb is None else mb(outcome.memory_mb), _fitting(outcome)))) or "-",
     )
 
 
-def _notes(outcome: Outcome) -> Iterator[str]:
-    if outcome.status == FAILED and outcome.error is not None:
-        lines = outcome.error[1].strip().splitlines() or [outcome.error[0]]
-        yield f"{outcome.name}: {_visible(lines[0])}{' ...' if len(lines) > 1 else ''}"
-        if outcome.log is not None:
-            yield f"  log: {_visible(outcome.log)}"
-    elif outcome.status in GOOD and outcome.fits is False:
-        yield f"{outcome.name}: it is not expected to fit into the board's memory."
+def _fitting(outcome: Outcome) -> str:
+    """Into the board's memory; `just` where rkllama's margin is missing."""
+    if outcome.fits is None:
+        return ""
+    return "no" if not outcome.fits else "just" if outcome.margin_fits is False else "fits"
+
+
+def _shared(found: Iterable[tuple[str, Outcome]]) -> Iterator[tuple[str, list[Outcome]]]:
+    """Each text with those that have it; with … for their names and models, where it differs in these only."""
+    same: dict[str, list[Outcome]] = {}
+    for text, one in found:
+        same.setdefault(text, []).append(one)
+    alike: dict[str, list[str]] = {}
+    for text, those in same.items():
+        common = {_without_names(text, one) for one in those}
+        alike.setdefault(common.pop() if len(common) == 1 else text, []).append(text)
+    for common_text, texts in alike.items():
+        yield common_text if len(texts) > 1 else texts[0], [one for text in texts for one in same[text]]
+
+
+def _without_names(text: str, one: Outcome) -> str:
+    for name in filter(None, (one.name, one.model)):
+        text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "…", text)
+    return text
+
+
+def _told(text: str, those: Sequence[Outcome]) -> Iterator[str]:
+    """Of what has many lines, the first and the last: there a toolkit says what it did not like."""
+    who = ", ".join(one.name for one in those) if len(those) <= _MOST_NAMES else f"{len(those)} conversions"
+    first, *others = map(_visible, text.strip().splitlines() or [text])
+    yield f"{who}: {first}"
+    if len(others) > _LAST_LINES:
+        yield "  ..."
+    yield from (f"  {line}" for line in others[-_LAST_LINES:])
+
+
+def _logs(those: Sequence[Outcome]) -> Iterator[str]:
+    logs = [one.log for one in those if one.log is not None]
+    if len(logs) == 1:
+        yield f"  log: {_visible(logs[0])}"
+    elif logs:
+        yield f"  logs: {_visible(os.path.commonpath(logs))}"
 
 
 def _visible(text: str) -> str:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rkllm_converter.batch.document import Items, Mistakes, Scalar, Value, shown
-from rkllm_converter.batch.keys import IGNORABLE, Kind, Option
+from rkllm_converter.batch.keys import Kind, Option
+from rkllm_converter.names import REPOSITORY
+from rkllm_converter.preflight import KINDS
+from rkllm_converter.units import parsed_mb
 
 __all__ = ["Given", "option_of", "path_of", "text_of"]
 
 _LONGEST = 500
-_MEMORY = re.compile(r"(?=.*[1-9])[0-9]{1,9}(?:\.[0-9]{1,3})?[MG]", re.ASCII | re.IGNORECASE)
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", re.ASCII)
 _TAKEN_FOR = {
     "bool": "true or false",
     "int": "a number",
@@ -51,15 +52,10 @@ def option_of(given: Given, kind: Kind, base: Path, mistakes: Mistakes) -> Optio
         return _ignored(given, mistakes)
     if kind in _PLAIN:
         return _plain(given, kind, mistakes)
+    if kind is Kind.MEMORY:
+        return _memory(given, mistakes)
     text = text_of(given, mistakes)
-    if text is None or kind is Kind.TEXT:
-        return text
-    if kind is not Kind.MEMORY:
-        return path_of(given, text, kind, base, mistakes)
-    if _MEMORY.fullmatch(text):
-        return text
-    mistakes.add(given.line, given.path, f"has to be {kind.value}, not {shown(text)}.")
-    return None
+    return text if text is None or kind is Kind.TEXT else path_of(given, text, kind, base, mistakes)
 
 
 def text_of(given: Given, mistakes: Mistakes) -> str | None:
@@ -80,7 +76,7 @@ def path_of(given: Given, text: str, kind: Kind, base: Path, mistakes: Mistakes)
     if kind is Kind.MODEL and not _is_path(text):
         if os.path.exists(seen):  # noqa: PTH110 - False for what cannot be a path
             return seen
-        if not _ID.fullmatch(text):
+        if not REPOSITORY.fullmatch(text):
             wrong = f"{shown(text)} is neither an id such as owner/name nor a folder or file that is there."
             mistakes.add(given.line, given.path, wrong)
             return None
@@ -136,9 +132,20 @@ def _plain(given: Given, kind: Kind, mistakes: Mistakes) -> int | float | bool |
     return None
 
 
+def _memory(given: Given, mistakes: Mistakes) -> str | None:
+    """As it is written; that YAML takes what has no unit for a number does not matter."""
+    found = _scalar(given, Kind.MEMORY.value, mistakes)
+    if found is None:
+        return None
+    if parsed_mb(found.text) is None:
+        mistakes.add(given.line, given.path, f"has to be {Kind.MEMORY.value}, not {shown(found.text)}.")
+        return None
+    return found.text.strip()
+
+
 def _ignored(given: Given, mistakes: Mistakes) -> tuple[str, ...] | None:
     if not isinstance(given.value, Items):
-        example = f"[{IGNORABLE[0]}]"
+        example = f"[{KINDS[0]}]"
         mistakes.add(given.line, given.path, f"has to be a list, such as {example}.")
         return None
     return tuple(_kinds(given.value, given.path, mistakes))
@@ -148,7 +155,7 @@ def _kinds(items: Items, path: str, mistakes: Mistakes) -> Iterator[str]:
     for number, value in enumerate(items.values):
         here = Given(value, value.line, f"{path}[{number}]")
         text = text_of(here, mistakes)
-        if text is not None and text not in IGNORABLE:
-            mistakes.add(here.line, here.path, f"{shown(text)} is none of: {', '.join(IGNORABLE)}.")
+        if text is not None and text not in KINDS:
+            mistakes.add(here.line, here.path, f"{shown(text)} is none of: {', '.join(KINDS)}.")
         elif text is not None:
             yield text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rkllm_converter.calibration.build import DEFAULT_SAMPLES, build, dataset_hash
+from rkllm_converter.calibration.build import DEFAULT_SAMPLES, advice, build, dataset_hash
 from rkllm_converter.calibration.template import ChatTemplate
 
-__all__ = ["DEFAULT_SAMPLES", "ChatTemplate", "build", "dataset_hash"]
+__all__ = ["DEFAULT_SAMPLES", "ChatTemplate", "advice", "build", "dataset_hash"]

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,13 @@ from rkllm_converter.calibration.readers import read
 from rkllm_converter.calibration.template import ChatTemplate
 from rkllm_converter.errors import BadCalibration, IllegalOptions
 
-__all__ = ["DEFAULT_SAMPLES", "Default", "build", "dataset_hash", "default_set"]
+__all__ = ["DEFAULT_SAMPLES", "Default", "advice", "build", "dataset_hash", "default_set"]
 
 DEFAULT_SAMPLES = 32
 """Rockchip's example has about twenty. With these each kind of the default set is there, and each language thrice."""
+
+_FEWEST, _MOST = 20, 60
+"""Entries that are advised: see docs/CONVERSION.md."""
 
 
 class Default(NamedTuple):
@@ -55,13 +59,29 @@ def build(dataset: Path | None, template: ChatTemplate | None, *, samples: int, 
     return _written((entries[index] for index in chosen), template)
 
 
+def advice(entries: Sequence[Mapping[str, str]], asked: int, dataset: Path | None) -> str | None:
+    """What a person should know of the entries that `build` has made of `dataset`, where `asked` samples were wanted;
+    None if all is well."""
+    name = "The built-in set" if dataset is None else str(dataset)
+    count = f"{len(entries)} {'text' if len(entries) == 1 else 'texts'}"
+    if len(entries) > asked:
+        return f"{name} is all in the toolkit's own form, so all of its {count} are taken, not {asked} of them."
+    if len(entries) < _FEWEST:
+        where = f"--samples {asked}" if len(entries) == asked else name
+        return f"{where}: only {count} to calibrate with; {_FEWEST} to {_MOST} are advised."
+    if len(entries) < asked:
+        return f"{name}: there are only {count} to calibrate with, not {asked}."
+    return None
+
+
 def dataset_hash(dataset: Sequence[Mapping[str, str]]) -> str:
     """SHA-256, in hexadecimal, of the data as canonical JSON."""
     text = json.dumps(list(dataset), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def default_set() -> list[Default]:
+@cache
+def default_set() -> tuple[Default, ...]:
     """The chats that are shipped, in the order of the file."""
     text = resources.files(__package__).joinpath("default.jsonl").read_text(encoding="utf-8")
     made = []
@@ -70,7 +90,7 @@ def default_set() -> list[Default]:
         chat = entry_of(value)
         assert isinstance(chat, Chat)  # noqa: S101 - for mypy: a test reads each entry of the file
         made.append(Default(value["language"], value["kind"], chat))
-    return made
+    return tuple(made)
 
 
 def _default(template: ChatTemplate | None, samples: int, chance: random.Random) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rkllm_converter.calibration.model_files import MARKERS
+from rkllm_converter.calibration.chat_files import MARKERS
 from rkllm_converter.calibration.template import Message
 
 __all__ = ["LONGEST_ENTRY", "Chat", "Entry", "Ready", "Text", "Wrong", "entry_of", "text_of"]

@@ -16,6 +16,7 @@ __all__ = ["LARGEST_FILE", "read"]
 LARGEST_FILE = 64 << 20
 """Bytes. A conversion uses some dozens of entries."""
 _LINES = (".jsonl", ".ndjson")
+_LEGAL = (".txt", ".json", *_LINES)
 _BLANK = re.compile(r"\s*")
 _PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*\n?)+")
 
@@ -33,13 +34,17 @@ def read(path: Path) -> list[Entry]:
 
     - `.txt`: paragraphs with blank lines between, each a prompt without an answer
     - `.jsonl`, `.ndjson`: an object on each line
-    - `.json`, and what begins with `[` or `{`: a list of objects, or objects one after the other
-    - anything else: as `.txt`
+    - `.json`: a list of objects, or objects one after the other
+    - any other ending is refused: a table, say, would be taken for one long prompt
     """
-    text = _text(path)
     suffix = path.suffix.lower()
+    if suffix not in _LEGAL:
+        raise BadCalibration(
+            f"{path}: its ending has to be one of {', '.join(_LEGAL)}, which tell what is in it. Rename or convert it."
+        )
+    text = _text(path)
     try:
-        if suffix != ".txt" and (suffix in (".json", *_LINES) or text.lstrip()[:1] in ("[", "{")):
+        if suffix != ".txt":
             entries = [_entry(path, raw) for raw in _values(path, text, by_line=suffix in _LINES)]
         else:
             entries = [_paragraph(path, text, match) for match in _PARAGRAPH.finditer(text)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rkllm_converter.calibration.model_files import look, thinking_of
+from rkllm_converter.calibration.chat_files import look, thinking_of
 from rkllm_converter.errors import BadCalibration
 
 __all__ = ["ChatTemplate", "Message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rkllm_converter.errors import BadModels, FolderError, Refused, UnknownToolkit
+from rkllm_converter.cli.saying import say
+from rkllm_converter.cli.values import TOOLKIT_PYTHON
+from rkllm_converter.errors import BadModels, FolderError, Refused, ToolkitError, UnknownToolkit
 
 if TYPE_CHECKING:
     from rkllm_converter.batch.models import Models
@@ -28,8 +31,8 @@ _EXAMPLE = "models.yaml"
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Adds the command; its action takes the flags and returns the exit code.
 
-    0: all are done, unchanged or planned; 1: some failed; 2: nothing was begun, because of the file, a flag, or another
-    batch that is at work; 130 and 143 after Ctrl-C and SIGTERM.
+    0: all are done, unchanged or planned; 1: some failed; 2: nothing was begun, because of the file, a flag, a toolkit
+    that is missing, or another batch that is at work; 128 and its number after a signal.
     """
     batch = commands.add_parser("batch", help="run many conversions, listed in a file", description=_TEXT)
     add = batch.add_argument
@@ -39,7 +42,12 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     add("--force", action="store_true", help="convert what is done and unchanged again, too")
     add("--fail-fast", action="store_true", help="begin no other conversion after a failure")
     add("--log", type=Path, metavar="DIR", help="where the lines of each are kept (default: .logs in the output)")
-    add("--toolkit-python", metavar="PATH", help="the Python that has Rockchip's toolkit (default: this one)")
+    add(
+        "--toolkit-python",
+        default=os.environ.get(TOOLKIT_PYTHON),
+        metavar="PATH",
+        help=f"the Python that has Rockchip's toolkit (default: {TOOLKIT_PYTHON}, or this one)",
+    )
     add("--toolkit-version", metavar="V", help="call the toolkit as this release of it, whatever the file says")
     add("--json", action="store_true", help="print one JSON object with all results in place of the table")
     add("--example", action="store_true", help="print a file with ten conversions, and do nothing else")
@@ -51,8 +59,13 @@ def _batch(flags: argparse.Namespace) -> int:
 
     if flags.example:
         return _example()
-    extra = [f"--toolkit-python={flags.toolkit_python}"] if flags.toolkit_python is not None else []
-    manner = Manner(extra=extra, log=flags.log, is_dry=flags.dry_run, fails_fast=flags.fail_fast, is_forced=flags.force)
+    manner = Manner(
+        toolkit_python=flags.toolkit_python,
+        log=flags.log,
+        is_dry=flags.dry_run,
+        fails_fast=flags.fail_fast,
+        is_forced=flags.force,
+    )
     return run_batch(flags.file, manner, only=flags.only, toolkit_version=flags.toolkit_version, prints_json=flags.json)
 
 
@@ -74,11 +87,13 @@ def run_batch(
     try:
         models = read(file, toolkit_version=toolkit_version)
     except BadModels as error:  # as compilers say it, so that editors find the line
-        print(error.message, file=sys.stderr)
+        say(error.message, sys.stderr)
         return _REFUSED
     except UnknownToolkit as error:
         raise Refused([f"--toolkit-version: {error.message}"]) from None
     conversions = chosen(models, only)
+    if not manner.is_dry:
+        _look_for_toolkit(manner.toolkit_python, models.toolkit)
     try:
         lock = nullcontext() if manner.is_dry else locked(models.output)
         with lock, stoppable(manner.stop):
@@ -89,15 +104,25 @@ def run_batch(
     return _exit_code(outcomes, manner)
 
 
+def _look_for_toolkit(python: str | None, version: str | None) -> None:
+    """Once, as without it every conversion would fail. Raises Refused."""
+    from rkllm_converter.toolkit.door import find  # noqa: PLC0415 - as above
+    from rkllm_converter.toolkit.versions import toolkit  # noqa: PLC0415 - as above
+
+    try:
+        found = find(python)
+        toolkit(version or found.version)
+    except ToolkitError as error:
+        raise Refused([error.message]) from error
+
+
 def _print_results(
     models: Models, outcomes: Sequence[Outcome], seconds: float, manner: Manner, *, prints_json: bool
 ) -> None:
     from rkllm_converter.batch.showing import summary  # noqa: PLC0415 - as above
 
     if not prints_json:
-        encoding = sys.stdout.encoding or "utf-8"
-        text = "\n".join(summary(outcomes)).encode(encoding, "backslashreplace")
-        print(text.decode(encoding), flush=True)
+        say("\n".join(summary(outcomes)))
         return
     words = {_DONE: "done", _SOME_FAILED: "failed"}
     result = {
@@ -106,7 +131,7 @@ def _print_results(
         "seconds": round(seconds, 3),
         "conversions": [one.as_json() for one in outcomes],
     }
-    print(json.dumps(result, indent=2), flush=True)
+    say(json.dumps(result, indent=2))
 
 
 def _exit_code(outcomes: Sequence[Outcome], manner: Manner) -> int:
@@ -120,5 +145,5 @@ def _exit_code(outcomes: Sequence[Outcome], manner: Manner) -> int:
 def _example() -> int:
     from importlib.resources import files  # noqa: PLC0415 - for this flag only
 
-    print((files("rkllm_converter") / _EXAMPLE).read_text(encoding="utf-8"), end="")
+    say((files("rkllm_converter") / _EXAMPLE).read_text(encoding="utf-8").rstrip())
     return _DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ from typing import cast
 
 from rkllm_converter import __version__
 from rkllm_converter.cli import batch, model, stand_in, verify
+from rkllm_converter.cli.parser import Parser
+from rkllm_converter.cli.saying import mend_streams, say
 from rkllm_converter.errors import ConvertError, Refused
 from rkllm_facts.errors import FactsError
 
@@ -22,28 +23,31 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0; 1 for a failure; 2 for what was refused before anything was done."""
-    flags = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    action = cast("Callable[[argparse.Namespace], int]", flags.action)
+    """Returns the exit code: 0; 1 for a failure; 2 for options, a models.yaml or a pre-flight that was refused."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    mend_streams()
     try:
+        flags = make_parser().parse_args(argv)
+        action = cast("Callable[[argparse.Namespace], int]", flags.action)
         return action(flags)
     except (ConvertError, FactsError) as error:
-        print("\n".join(f"rkllm-convert: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        _complain(str(error))
         return _REFUSED if isinstance(error, Refused | FactsError) else _FAILED
     except KeyboardInterrupt:
-        print("rkllm-convert: interrupted; nothing half made was left.", file=sys.stderr)
+        _complain("interrupted; nothing half made was left.")
         return _INTERRUPTED
-    except BrokenPipeError:  # `rkllm-convert ... | head`; the rest of the output goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except OSError as error:
-        print(f"rkllm-convert: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
         return _FAILED
 
 
+def _complain(text: str) -> None:
+    say("\n".join(f"rkllm-convert: {line}" for line in text.splitlines()), sys.stderr)
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rkllm-convert",
         description="From a model of Hugging Face to a folder that rkllama serves on a Rockchip NPU.",
     )
@@ -57,5 +61,5 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what a handler is given
-    """SIGTERM ends a conversion as Ctrl-C does, cleaning up."""
+    """SIGTERM and a terminal that is closed end a conversion as Ctrl-C does, cleaning up."""
     raise KeyboardInterrupt

@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rkllm_converter.calibration import DEFAULT_SAMPLES
-from rkllm_converter.cli.progress import Lines
-from rkllm_converter.cli.values import lower, memory_mb, positive
+from rkllm_converter.cli.progress import ProgressLines
+from rkllm_converter.cli.saying import say
+from rkllm_converter.cli.values import TOOLKIT_PYTHON, lower, memory_mb, positive
 from rkllm_converter.convert import convert, plan
-from rkllm_converter.errors import ConvertError
+from rkllm_converter.errors import ConvertError, PreflightFailed
 from rkllm_converter.options import NOT_QUANTISED, PLATFORMS, Options
-from rkllm_converter.request import DEFAULT_RAM_MB, PROBLEMS, Outcome, Request
+from rkllm_converter.preflight import KINDS, titled
+from rkllm_converter.prepare import TOKENIZER_PROBLEM
+from rkllm_converter.request import DEFAULT_RAM_MB, Outcome, Request
+from rkllm_converter.source import look
+from rkllm_converter.units import duration, mb
+from rkllm_facts.chips import GGUF_EQUIVALENTS
 from rkllm_facts.errors import FactsError
 from rkllm_facts.planner import usual_type
 
@@ -26,7 +32,6 @@ __all__ = ["add_to"]
 
 _TEXT = """Converts a model and writes a folder that rkllama serves. Options that the chip or the toolkit does not allow
 are refused before anything is downloaded."""
-_PYTHON = "RKLLM_TOOLKIT_PYTHON"
 
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
@@ -83,7 +88,7 @@ def _add_toolkit_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="R",
-        help="share of layers with other groups, from 0 to below 1",
+        help="ratio of quantisation with and without groups, from 0 to below 1",
     )
     add("--device", type=lower, default="cpu", help="cpu or cuda (default: cpu)")
     add("--dtype", type=lower, default="float32", help="float32, float16 or bfloat16 (default: float32)")
@@ -114,12 +119,18 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
 def _add_how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("this run").add_argument
     add("--ram", type=memory_mb, default=float(DEFAULT_RAM_MB), metavar="SIZE", help="the board's memory (default: 8G)")
-    add("--ignore", action="append", choices=PROBLEMS, default=[], help="go on in spite of such a problem; repeatable")
+    add(
+        "--ignore",
+        action="append",
+        choices=(*KINDS, TOKENIZER_PROBLEM),
+        default=[],
+        help="go on in spite of such a problem; repeatable",
+    )
     add(
         "--toolkit-python",
-        default=os.environ.get(_PYTHON),
+        default=os.environ.get(TOOLKIT_PYTHON),
         metavar="PATH",
-        help=f"the Python that has Rockchip's toolkit (default: {_PYTHON}, or this one)",
+        help=f"the Python that has Rockchip's toolkit (default: {TOOLKIT_PYTHON}, or this one)",
     )
     add("--toolkit-version", metavar="VERSION", help="treat the toolkit as this version")
     add("--dry-run", action="store_true", help="check, tell what to expect, and stop")
@@ -128,28 +139,34 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
 
 def _model(flags: argparse.Namespace) -> int:
     began = time.monotonic()
+    lines = ProgressLines(sys.stdout if flags.dry_run and not flags.json else sys.stderr)
     try:
-        request = _request(flags)
-        outcome = (plan if flags.dry_run else convert)(request, Lines())
-    except (ConvertError, FactsError) as error:
+        outcome = (plan if flags.dry_run else convert)(_request(flags), lines)
+    except PreflightFailed as error:
         if flags.json:
-            print(json.dumps(_failure(flags.output, error, time.monotonic() - began)))
+            say(json.dumps(_answer("failed", flags.output, time.monotonic() - began, error=error)))
+        kinds = [kind for kind in lines.problems if kind not in flags.ignore]
+        ignore = " ".join(f"--ignore {kind}" for kind in kinds)
+        say(f"rkllm-convert: refused for the problems above. To go on in spite of them: {ignore}", sys.stderr)
+        return 2
+    except (ConvertError, FactsError, OSError, KeyboardInterrupt) as error:
+        if flags.json:
+            say(json.dumps(_answer("failed", flags.output, time.monotonic() - began, error=error)))
         raise
     if flags.json:
-        print(json.dumps(_success(outcome)))
+        say(json.dumps(_answer(outcome.status, outcome.folder, outcome.seconds, outcome=outcome)))
     else:
-        print("\n".join(_lines(outcome)))
+        say("\n".join(_lines(outcome)))
     return 0
 
 
 def _request(flags: argparse.Namespace) -> Request:
-    if flags.quant is None:
-        flags.quant = usual_type(flags.platform) if flags.platform in PLATFORMS else NOT_QUANTISED
-    options = Options(**{field.name: getattr(flags, field.name) for field in fields(Options)})
+    chosen = {field.name: getattr(flags, field.name) for field in fields(Options)}
+    chosen["quant"] = chosen["quant"] or _usual_quant(flags.model, flags.platform)
     return Request(
         model=flags.model,
         output=flags.output,
-        options=options,
+        options=Options(**chosen),
         revision=flags.revision,
         tokenizer=flags.tokenizer,
         lora=flags.lora,
@@ -168,45 +185,50 @@ def _request(flags: argparse.Namespace) -> Request:
     )
 
 
-def _lines(outcome: Outcome) -> Sequence[str]:
+def _usual_quant(model: str, platform: str) -> str:
+    """What a GGUF file that is quantised becomes; otherwise what one would take on that chip."""
+    path = Path(model).expanduser()
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        taken_over = GGUF_EQUIVALENTS.get(look(model).gguf_type or "")
+        if taken_over is not None:
+            return taken_over
+    return usual_type(platform) if platform in PLATFORMS else NOT_QUANTISED
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
     if outcome.status == "unchanged":
-        return [f"{outcome.folder} is current: nothing to do."]
-    told = list(outcome.preflight.lines()) if outcome.preflight else []
-    if outcome.status == "planned":
-        return [*told, *outcome.notes, "The toolkit would be asked:", *(f"  {call}" for call in outcome.calls)]
-    size = f", {outcome.file_mb:,.0f} MB" if outcome.file_mb else ""
-    models = outcome.folder.parent
-    return [
-        *outcome.notes,
-        f"{outcome.folder} is ready{size}, after {outcome.seconds:,.0f} s.",
-        f"Serve it: rkllama serve --models {shlex.quote(str(models))}",
-        "On a board: copy the folder into its ~/RKLLAMA/models.",
-    ]
+        yield f"{outcome.folder} is current: nothing to do."
+    elif outcome.status == "planned":
+        yield from (line for one in outcome.notes for line in titled("note:", one))
+        yield f"{outcome.folder} can be made so: nothing was done yet."
+    else:
+        yield from outcome.notes
+        size = f", {mb(outcome.file_mb)}" if outcome.file_mb is not None else ""
+        yield f"{outcome.folder} is ready{size}, after {duration(outcome.seconds)}."
+        if outcome.is_stand_in:
+            yield "A stand-in for the toolkit has made it: it is for the simulator rkllm-sim, no NPU runs it."
+        else:
+            chip = outcome.preflight.platform
+            yield f"Copy the folder into ~/RKLLAMA/models of a board with {chip}, and run rkllama serve there."
 
 
-def _success(outcome: Outcome) -> dict[str, Any]:
-    board = outcome.preflight.board if outcome.preflight else None
+def _answer(
+    status: str, folder: Path, seconds: float, *, outcome: Outcome | None = None, error: BaseException | None = None
+) -> dict[str, Any]:
+    """What --json prints. Sizes in MB of 2^20 bytes."""
+    report = outcome.preflight if outcome else None
+    board = report.board if report else None
+    file_mb = outcome.file_mb if outcome else None
     return {
-        "status": outcome.status,
-        "folder": str(outcome.folder),
-        "seconds": round(outcome.seconds, 1),
-        "file_mb": outcome.file_mb,
+        "status": status,
+        "folder": str(folder),
+        "seconds": round(seconds, 1),
+        "file_mb": None if file_mb is None else round(file_mb, 3),
         "tokens_per_s": round(board.tokens_per_s, 1) if board else None,
         "fits": board.fits if board else None,
-        "preflight": outcome.preflight.as_json() if outcome.preflight else None,
-        "calls": [{"method": call.method, "arguments": call.arguments} for call in outcome.calls],
-        "notes": list(outcome.notes),
-        "error": None,
-    }
-
-
-def _failure(output: Path, error: Exception, seconds: float) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "folder": str(output),
-        "seconds": round(seconds, 1),
-        "file_mb": None,
-        "tokens_per_s": None,
-        "fits": None,
-        "error": {"type": type(error).__name__, "message": str(error)},
+        "is_stand_in": outcome.is_stand_in if outcome else None,
+        "preflight": report.as_json() if report else None,
+        "calls": [{"method": call.method, "arguments": call.arguments} for call in outcome.calls] if outcome else [],
+        "notes": list(outcome.notes) if outcome else [],
+        "error": {"type": type(error).__name__, "message": str(error)} if error is not None else None,
     }

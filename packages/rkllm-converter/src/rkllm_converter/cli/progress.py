@@ -1,29 +1,42 @@
-"""How far a conversion is, on stderr: a line for each step, and for each tenth of a download."""
+"""How far a conversion is: a line for each step, and for each tenth of a download."""
 
 from __future__ import annotations
 
 import sys
+from typing import TextIO
 
-__all__ = ["Lines"]
+from rkllm_converter.cli.saying import say
+from rkllm_converter.preflight import Preflight
+from rkllm_converter.units import MB, mb
 
-_MB = 1 << 20
+__all__ = ["ProgressLines"]
 
 
-class Lines:
-    """A Watcher that prints."""
+class ProgressLines:
+    """A Watcher that prints: on stderr, and what to expect of the model on `report_to`.
 
-    def __init__(self) -> None:
+    `problems` are the kinds that the pre-flight has found.
+    """
+
+    def __init__(self, report_to: TextIO) -> None:
+        self._report_to = report_to
+        self.problems: tuple[str, ...] = ()
         self._tenths = -1
 
     def phase(self, words: str) -> None:
         self._tenths = -1
-        self._print(words)
+        say(words, sys.stderr)
 
     def progress(self, done: int, total: int) -> None:
         tenths = done * 10 // total if total else 10
         if tenths != self._tenths:
             self._tenths = tenths
-            self._print(f"  {tenths * 10} % of {total / _MB:,.0f} MB")
+            say(f"  {tenths * 10} % of {mb(total / MB)}", sys.stderr)
 
-    def _print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    def expect(self, report: Preflight) -> None:
+        self.problems = tuple(report.problems)
+        for line in report.lines():
+            say(line, self._report_to)
+
+    def note(self, words: str) -> None:
+        say(f"  {words}", sys.stderr)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from rkllm_converter.cli.saying import say
 from rkllm_converter.standin import write_stand_in
 from rkllm_converter.toolkit.versions import NEWEST, TOOLKITS
 
@@ -25,5 +26,5 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def _write(flags: argparse.Namespace) -> int:
-    print(write_stand_in(flags.folder, flags.toolkit_version))
+    say(str(write_stand_in(flags.folder, flags.toolkit_version)))
     return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["lower", "memory_mb", "positive"]
+from rkllm_converter.units import parsed_mb
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([gm])i?b?", re.ASCII | re.IGNORECASE)
-_GB = 1024
+__all__ = ["TOOLKIT_PYTHON", "lower", "memory_mb", "positive"]
+
+TOOLKIT_PYTHON = "RKLLM_TOOLKIT_PYTHON"
+"""The variable that names the Python which has the toolkit, where no flag does."""
 
 
 def lower(text: str) -> str:
@@ -17,10 +19,9 @@ def lower(text: str) -> str:
 
 
 def memory_mb(text: str) -> float:
-    """`8G` or `8192M`, in MB of 2^20 bytes."""
-    found = _SIZE.fullmatch(text.strip())
-    size = float(found[1]) * (_GB if found[2].lower() == "g" else 1) if found else 0
-    if not size:
+    """In MB of 2^20 bytes."""
+    size = parsed_mb(text)
+    if size is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size of memory: say 8G or 8192M")
     return size
 

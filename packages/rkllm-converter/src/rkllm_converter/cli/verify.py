@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rkllm_converter.cli.saying import say
 from rkllm_converter.errors import VerifyFailed
 from rkllm_converter.result.verify import verify
+from rkllm_converter.units import MB, mb
 
 __all__ = ["add_to"]
 
@@ -28,14 +30,12 @@ def _verify(flags: argparse.Namespace) -> int:
     for folder in flags.folders:
         try:
             record = verify(folder)
-        except VerifyFailed as error:
+        except (VerifyFailed, OSError) as error:
             failed = 1
-            print("\n".join(f"rkllm-convert: {line}" for line in error.message.splitlines()), file=sys.stderr)
-        else:
-            size = sum(one.bytes for one in record.files.values()) / 2**20
-            print(
-                f"{folder}: {len(record.files)} files, {size:,.1f} MB, as they were made with toolkit {record.toolkit}"
-            )
-            if record.is_stand_in:
-                print(f"{folder}: a stand-in has made it: for the simulator only, no NPU runs it", file=sys.stderr)
+            say("\n".join(f"rkllm-convert: {line}" for line in str(error).splitlines()), sys.stderr)
+            continue
+        size = mb(sum(one.bytes for one in record.files.values()) / MB)
+        say(f"{folder}: {len(record.files)} files, {size}, as they were made with toolkit {record.toolkit}")
+        if record.is_stand_in:
+            say(f"{folder}: a stand-in has made it: for the simulator only, no NPU runs it", sys.stderr)
     return failed

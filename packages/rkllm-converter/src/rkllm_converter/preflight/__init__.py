@@ -2,6 +2,6 @@
 
 from rkllm_converter.preflight.check import preflight
 from rkllm_converter.preflight.machine import Disk, Machine
-from rkllm_converter.preflight.result import Preflight, refuse
+from rkllm_converter.preflight.result import KINDS, Preflight, refuse, titled
 
-__all__ = ["Disk", "Machine", "Preflight", "preflight", "refuse"]
+__all__ = ["KINDS", "Disk", "Machine", "Preflight", "preflight", "refuse", "titled"]

@@ -11,20 +11,19 @@ from typing import Any
 from rkllm_converter.options import NOT_QUANTISED, Options
 from rkllm_converter.preflight.family import Verdict, config_of_gguf, judge, setting
 from rkllm_converter.preflight.machine import Machine
-from rkllm_converter.preflight.result import Preflight
+from rkllm_converter.preflight.result import Preflight, margin_fits
 from rkllm_converter.preflight.weights import is_quantised, judge_groups, judge_quantised
 from rkllm_converter.source import Source
 from rkllm_converter.toolkit.versions import Toolkit
+from rkllm_converter.units import GB_IN_MB, MB, gb
 from rkllm_facts.architecture import Architecture, architecture_of, gguf_architecture
 from rkllm_facts.chips import chip
 from rkllm_facts.errors import BadGguf, FactsError
 from rkllm_facts.gguf import read_header
-from rkllm_facts.planner import Plan, calibration, plan, remedies, reserved_mb
+from rkllm_facts.planner import Plan, asked_mb, plan, remedies, reserved_mb
 
 __all__ = ["memory_needed_mb", "preflight", "result_mb"]
 
-_MB = 1 << 20
-_GB = 1024
 _PROMPT = 128
 
 _LOADED_BYTES = {"float32": 4, "float16": 4, "bfloat16": 2}
@@ -37,10 +36,9 @@ _F16 = (
 )
 """Source: issues 179 and 312 of airockchip/rknn-llm."""
 
-_PROGRAM_MB = 2 * _GB
-_WORKER_MB = 30
+_PROGRAM_MB = 2 * GB_IN_MB
 _MARGIN = 1.05
-_SPARE_MB = _GB
+_SPARE_MB = GB_IN_MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,10 @@ def preflight(
         parameters=model.parameters,
         memory_mb=memory,
         memory_there_mb=machine.memory_mb,
-        download_mb=source.to_download / _MB,
+        download_mb=source.to_download / MB,
         disk_mb=scarcest.needed_mb,
         disk_there_mb=scarcest.there_mb,
+        disk_folder=scarcest.folder,
         board=board,
         problems={kind: " ".join(filter(None, found)) for kind, found in problems.items() if any(found)},
         notes=(
@@ -119,7 +118,7 @@ def memory_needed_mb(values: int, options: Options, result: float) -> float:
     2 GB are for Python, torch and the activations of calibration. On a GPU the weights are there.
     """
     loaded = 0 if options.device == "cuda" else _LOADED_BYTES[options.dtype]
-    return values * loaded / _MB + result + _PROGRAM_MB
+    return values * loaded / MB + result + _PROGRAM_MB
 
 
 def result_mb(board: Plan | None, values: int, quant: str) -> float | None:
@@ -128,11 +127,12 @@ def result_mb(board: Plan | None, values: int, quant: str) -> float | None:
     if board is not None:
         return board.file_mb
     bits = 16 if quant == NOT_QUANTISED else int(quant[1 : quant.index("a")])
-    return values * bits / 8 / _MB if values else None
+    return values * bits / 8 / MB if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Room:
+    folder: Path
     needed_mb: float
     there_mb: float
     problem: str
@@ -179,7 +179,7 @@ def _of_model(model: _Model, verdict: Verdict, options: Options, *, has_custom_c
     if has_custom_config and verdict.unknown:
         yield f"{verdict.unknown} It is converted as --custom-config says."
     if options.device == "cuda":
-        weights = f"{_gb(model.values * 4 / _MB)} as float32, half of it as float16" if model.values else "not known"
+        weights = f"{gb(model.values * 4 / MB)} as float32, half of it as float16" if model.values else "not known"
         yield f"The weights have to fit into the memory of the GPU, which is not looked at here: {weights}."
     trained = setting(model.config, "max_position_embeddings", "seq_length", "n_positions", "max_sequence_length")
     if isinstance(trained, int) and 0 < trained < options.max_context:
@@ -195,7 +195,7 @@ def _of_board(model: _Model, board: Plan | None) -> Iterator[str]:
     elif board is None:
         yield "What to expect on the board is not known: nothing is known of models that are not quantised."
     else:
-        yield from (note for note in board.notes if not note.startswith("Groups of"))  # that is judged by itself
+        yield from (note for note in board.notes if note != board.group_note)  # groups are judged by themselves
         if board.fits is False:
             yield _too_large(board)
         else:
@@ -204,27 +204,21 @@ def _of_board(model: _Model, board: Plan | None) -> Iterator[str]:
 
 def _too_close(board: Plan) -> Iterator[str]:
     """Where the planner says yes and rkllama, which asks for a margin, says no."""
-    asked, ram = _asked_by_rkllama(board), board.ram_mb or 0.0
-    left = ram - reserved_mb(ram)
-    if board.fits and asked > left:
+    if board.fits and margin_fits(board) is False:
+        ram = board.ram_mb or 0.0
         yield (
-            f"It fits by a hair: rkllama asks for {_gb(asked)}, its margin included, and of {_gb(ram)} the system "
-            f"leaves {_gb(left)}. It will refuse to load it, unless RKLLM_MEMORY_CHECK=no is set there."
+            f"It fits the board by a hair: rkllama asks for {gb(asked_mb(board))}, its margin included, and of "
+            f"{gb(ram)} (--ram) the system leaves {gb(ram - reserved_mb(ram))}. It will refuse to load it, unless "
+            "RKLLM_MEMORY_CHECK=no is set there."
         )
-
-
-def _asked_by_rkllama(board: Plan) -> float:
-    """The planner's figure, and by how much more nineteen of twenty models were found to need at most, in MB; and what
-    rkllama's worker takes by itself."""
-    return board.memory_mb * (1 + calibration().memory_doubt) + _WORKER_MB
 
 
 def _too_large(board: Plan) -> str:
     ram = board.ram_mb or 0.0
     found = "; ".join(one.what for one in remedies(board))
     return (
-        f"It does not fit on the board: it needs {_gb(board.memory_mb)}, and of {_gb(ram)} the system leaves "
-        f"{_gb(ram - reserved_mb(ram))}. It would fit with: {found or 'nothing that is known here'}."
+        f"It does not fit on the board: it needs {gb(board.memory_mb)}, and of {gb(ram)} (--ram) the system "
+        f"leaves {gb(ram - reserved_mb(ram))}. It would fit with: {found or 'nothing that is known here'}."
     )
 
 
@@ -238,8 +232,8 @@ def _memory(model: _Model, options: Options, result: float | None, there: float)
     is_enough = not model.is_gguf and memory_needed_mb(model.values, smaller, result) <= there
     less = "take --dtype bfloat16, which is enough, " if is_enough else ""
     return (
-        f"The toolkit will need about {_gb(needed)} of memory, and {_gb(there)} are there, swap included. "
-        f"End other programs, add swap, {less}or take a smaller model."
+        f"The toolkit will need about {gb(needed)} of this computer's memory, and {gb(there)} are there, swap "
+        f"included. End other programs, add swap, {less}or take a smaller model."
     )
 
 
@@ -248,15 +242,15 @@ def _rooms(source: Source, output: Path, result: float, machine: Machine) -> Ite
     its own beside it is not documented."""
     needed = result * _MARGIN + _SPARE_MB
     there = machine.disk(output)
-    parts = [f"{_gb(needed)} for the result"]
+    parts = [f"{gb(needed)} for the result"]
     if source.cache is not None and source.to_download:
-        download = source.to_download / _MB
+        download = source.to_download / MB
         cache = machine.disk(source.cache)
         if cache.device == there.device:
             needed += download
-            parts.append(f"{_gb(download)} to download")
+            parts.append(f"{gb(download)} to download")
         else:
-            yield _room(download, cache.free_mb, source.cache, [f"{_gb(download)} to download"])
+            yield _room(download, cache.free_mb, source.cache, [f"{gb(download)} to download"])
     yield _room(needed, there.free_mb, output, parts)
 
 
@@ -266,21 +260,17 @@ def _room_of_toolkit(values: int, folder: Path, machine: Machine) -> _Room:
     Source: the makers of 1.2.1, issue 308 of airockchip/rknn-llm; taken to hold for the later releases too. It is
     judged by itself, even where another folder is on the same disk: both estimates are generous.
     """
-    needed, there = values * 4 / _MB, machine.disk(folder).free_mb
+    needed, there = values * 4 / MB, machine.disk(folder).free_mb
     problem = (
-        f"The disk of {folder} has {_gb(there)} free, and the toolkit may keep {_gb(needed)} there while it quantises. "
+        f"The disk of {folder} has {gb(there)} free, and the toolkit may keep {gb(needed)} there while it quantises. "
         "Make room, or install the toolkit on another disk."
     )
-    return _Room(needed, there, problem if needed > there else "")
+    return _Room(folder, needed, there, problem if needed > there else "")
 
 
 def _room(needed: float, there: float, folder: Path, parts: list[str]) -> _Room:
     problem = (
-        f"The disk of {folder} has {_gb(there)} free, and {' and '.join(parts)} are needed. Make room, take another "
+        f"The disk of {folder} has {gb(there)} free, and {' and '.join(parts)} are needed. Make room, take another "
         "--output, or set HF_HOME to another folder."
     )
-    return _Room(needed, there, problem if needed > there else "")
-
-
-def _gb(size: float) -> str:
-    return f"{size / _GB:.1f} GB"
+    return _Room(folder, needed, there, problem if needed > there else "")

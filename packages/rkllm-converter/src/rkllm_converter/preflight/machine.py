@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from rkllm_converter.units import MB
+
 __all__ = ["Disk", "Machine", "available_mb", "disk_of"]
 
-_MB = 1 << 20
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -38,12 +39,12 @@ class Machine:
         return cls(available_mb(), disk_of, toolkit)
 
 
-def disk_of(folder: Path) -> Disk:
+def disk_of(folder: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> Disk:
     """Of the nearest folder above that is there."""
     whole = folder.expanduser().absolute()
     there = next(one for one in (whole, *whole.parents) if one.exists())
-    status = os.statvfs(there)
-    return Disk(there.stat().st_dev, status.f_bavail * status.f_frsize / _MB)
+    status = statvfs(there)
+    return Disk(there.stat().st_dev, status.f_bavail * status.f_frsize / MB)
 
 
 def available_mb(proc: Path = _PROC, cgroup: Path = _CGROUP) -> float:
@@ -63,7 +64,7 @@ def available_mb(proc: Path = _PROC, cgroup: Path = _CGROUP) -> float:
         memory = _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", memory)
         both = _left(group, "memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes", "total_inactive_file", total)
         total = min(total, memory + swap, both)
-    return total / _MB
+    return total / MB
 
 
 def _groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:

@@ -41,7 +41,7 @@ def modelfile_text(
 def read_keys(text: str) -> Mapping[str, list[str]]:
     """The values of each key of a Modelfile as `modelfile_text` writes it; what has another form is passed over."""
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _LINE.fullmatch(line.strip())
         if match:
             quoted = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +20,20 @@ FILE_NAME = "conversion.json"
 _FORMAT = 1
 _CHUNK = 1 << 20
 _LARGEST = 4 << 20
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "identity": str,
+    "converter": str,
+    "toolkit": str,
+    "is_stand_in": bool,
+    "python": str,
+    "source": dict,
+    "options": dict,
+    "inputs": dict,
+    "ignored": list,
+    "began": str,
+    "seconds": (int, float),
+    "files": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +55,8 @@ class Record:
     - `identity`: a hash of everything that decides what comes out (see `identity`)
     - `converter`, `toolkit`, `python`: versions; `is_stand_in`: the toolkit was a stand-in, so the model is none
     - `source`: the model, its repository, the commit's hash, or a fingerprint of a local folder
-    - `options`: what the toolkit was given; `calibration`: hash, number of samples and seed
+    - `options`: what the toolkit was given; `inputs`: everything that decides what comes out, with the hashes of files
+    - `ignored`: kinds of problems that a person has passed over; `calibration`: hash, number of samples and seed
     - `began`: UTC, ISO 8601; `seconds`: how long it took, the download included
     - `files`: by name, without conversion.json itself
     """
@@ -51,6 +68,8 @@ class Record:
     python: str
     source: Mapping[str, Any]
     options: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    ignored: Sequence[str]
     calibration: Mapping[str, Any] | None
     began: str
     seconds: float
@@ -80,27 +99,43 @@ def read_record(folder: Path) -> Record | None:
     """None if the folder has no conversion.json. Raises VerifyFailed for one that makes no sense."""
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise VerifyFailed(f"{path} is no plain file.")
             content = file.read(_LARGEST)
         return _record(json.loads(content))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise VerifyFailed(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise VerifyFailed(
-            f"{path} is damaged ({type(error).__name__}). Convert the model again, with --force."
-        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise VerifyFailed(f"{path} is damaged, or of another program ({type(error).__name__}).") from None
 
 
 def _record(said: dict[str, Any]) -> Record:
-    if said.pop("format") != _FORMAT:
+    if said["format"] != _FORMAT:
         raise ValueError("another format")
-    files = {name: FileRecord(int(one["bytes"]), str(one["sha256"])) for name, one in said.pop("files").items()}
-    known = {field.name for field in dataclasses.fields(Record)}
-    record = Record(files=files, **{name: value for name, value in said.items() if name in known})
-    if any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in files):
+    for name, kind in _KINDS.items():
+        if not isinstance(said[name], kind) or isinstance(said[name], bool) is not (kind is bool):
+            raise TypeError(name)
+    calibration = said["calibration"]
+    if calibration is not None and not isinstance(calibration, dict):
+        raise TypeError("calibration")
+    return Record(
+        files={_inside(name): _file(one) for name, one in said["files"].items()},
+        calibration=calibration,
+        **{name: said[name] for name in _KINDS if name != "files"},
+    )
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name or "\0" in name:
         raise ValueError("a file elsewhere")
-    if not all(isinstance(one, Mapping) for one in (record.source, record.options)):
-        raise TypeError("no mapping")
-    return record
+    return name
+
+
+def _file(one: dict[str, Any]) -> FileRecord:
+    if type(one["bytes"]) is not int or not isinstance(one["sha256"], str):
+        raise TypeError("no file")
+    return FileRecord(one["bytes"], one["sha256"])

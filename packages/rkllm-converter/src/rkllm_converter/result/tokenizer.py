@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from rkllm_converter.errors import ModelNotFound
+from rkllm_converter.model_files import added_tokens, read_object, token_text
 
 __all__ = ["BESIDE", "INSTEAD", "TEMPLATE", "TOKENIZER", "copy_tokenizer", "end_texts"]
 
@@ -26,16 +26,26 @@ BESIDE = (
 )
 """config.json and generation_config.json have the tokens that end an answer, and tell the planner what the model is."""
 
-_LARGEST = 256 << 20
-
 
 def copy_tokenizer(source: Path, target: Path) -> list[str]:
     """The names of what was copied. Where there is a tokenizer.json, what it was made from is left out."""
     main = [TOKENIZER] if (source / TOKENIZER).is_file() else list(INSTEAD)
     names = [name for name in (*main, *BESIDE) if (source / name).is_file()]
     for name in names:
+        _check_place(source, source / name)
         shutil.copyfile(source / name, target / name)
     return names
+
+
+def _check_place(folder: Path, path: Path) -> None:
+    """A result is made to be passed on: nothing of elsewhere gets into it. Raises ModelNotFound.
+
+    The hub's cache keeps contents beside its folders of links: `models--X/snapshots/COMMIT` and `models--X/blobs`.
+    """
+    real, home = path.resolve(), folder.resolve()
+    places = [home, *([home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [])]
+    if not any(real.is_relative_to(place) for place in places):
+        raise ModelNotFound(f"{path} is a link to {real}, outside of the model. Put the file itself there.")
 
 
 def end_texts(folder: Path) -> list[str]:
@@ -43,38 +53,14 @@ def end_texts(folder: Path) -> list[str]:
 
     A runtime before 1.3.0 knows one of them only. Files that are missing or damaged say nothing.
     """
-    config = _object(folder / "tokenizer_config.json")
-    own = config.get("eos_token")
-    texts = [own["content"] if isinstance(own, dict) and isinstance(own.get("content"), str) else own]
-    names = _added_tokens(folder)
+    names = added_tokens(folder)
+    texts = [token_text(read_object(folder / "tokenizer_config.json").get("eos_token"))]
     for file in ("generation_config.json", "config.json"):
-        said = _object(folder / file).get("eos_token_id")
+        said = read_object(folder / file).get("eos_token_id")
         texts += [names.get(one) for one in (said if isinstance(said, list) else [said]) if isinstance(one, int)]
-    return list(dict.fromkeys(text for text in texts if isinstance(text, str) and text))
+    return list(dict.fromkeys(text for text in texts if text and _is_text(text)))
 
 
-def _added_tokens(folder: Path) -> dict[int, str]:
-    """Id -> text of the tokens beside the vocabulary."""
-    return dict(_added(folder))
-
-
-def _added(folder: Path) -> Iterator[tuple[int, str]]:
-    decoder = _object(folder / "tokenizer_config.json").get("added_tokens_decoder")
-    for key, value in decoder.items() if isinstance(decoder, dict) else ():
-        if key.isdecimal() and isinstance(value, dict) and isinstance(value.get("content"), str):
-            yield int(key), value["content"]
-    added = _object(folder / TOKENIZER).get("added_tokens")
-    for value in added if isinstance(added, list) else ():
-        if isinstance(value, dict) and isinstance(value.get("id"), int) and isinstance(value.get("content"), str):
-            yield value["id"], value["content"]
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing, or has something else."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _is_text(text: str) -> bool:
+    """Half of a surrogate pair, which JSON may have, can stand in no file."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from rkllm_converter.errors import VerifyFailed
 from rkllm_converter.result.modelfile import read_keys
+from rkllm_converter.result.names import MODEL_SUFFIX, MODELFILE
 from rkllm_converter.result.record import FILE_NAME, Record, hash_file, read_record
-from rkllm_converter.result.tokenizer import TOKENIZER
+from rkllm_converter.result.tokenizer import BESIDE, INSTEAD, TOKENIZER
 
 __all__ = ["is_whole", "verify"]
-
-_SUFFIX = ".rkllm"
 
 
 def verify(folder: Path) -> Record:
@@ -31,8 +30,8 @@ def verify(folder: Path) -> Record:
 
 def is_whole(folder: Path, record: Record) -> bool:
     """Whether every file is there with its size; the bytes are not read. A Modelfile may have been changed."""
-    return all(
-        (folder / name).is_file() and (name == "Modelfile" or (folder / name).stat().st_size == one.bytes)
+    return any(name.endswith(MODEL_SUFFIX) for name in record.files) and all(
+        (folder / name).is_file() and (name == MODELFILE or (folder / name).stat().st_size == one.bytes)
         for name, one in record.files.items()
     )
 
@@ -40,36 +39,40 @@ def is_whole(folder: Path, record: Record) -> bool:
 def _of_files(folder: Path, record: Record) -> Iterator[str]:
     for name, expected in record.files.items():
         path = folder / name
-        if not path.is_file():
-            yield f"{name} is missing."
-        elif path.stat().st_size != expected.bytes:
-            yield f"{name} has {path.stat().st_size} bytes; it was made with {expected.bytes}."
-        elif hash_file(path) != expected.sha256:
-            yield f"{name} is not as it was made: its SHA-256 differs."
+        try:
+            if path.is_symlink() or not path.is_file():
+                yield f"{name} is {'a link' if path.is_symlink() else 'missing'}."
+            elif path.stat().st_size != expected.bytes:
+                yield f"{name} has {path.stat().st_size} bytes; it was made with {expected.bytes}."
+            elif hash_file(path) != expected.sha256:
+                yield f"{name} is not as it was made: its SHA-256 differs."
+        except OSError as error:
+            yield f"{name} cannot be read: {error.strerror}."
 
 
 def _of_names(folder: Path, record: Record) -> Iterator[str]:
-    models = [name for name in record.files if name.endswith(_SUFFIX)]
+    models = [name for name in record.files if name.endswith(MODEL_SUFFIX)]
     if not models:
-        yield f"{FILE_NAME} names no {_SUFFIX} file."
-    for entry in sorted(folder.glob(f"*{_SUFFIX}")):
-        if entry.name not in record.files:
-            yield f"{entry.name} is no file of this conversion."
-    modelfile = folder / "Modelfile"
-    if "Modelfile" not in record.files:
-        yield f"{FILE_NAME} names no Modelfile."
+        yield f"{FILE_NAME} names no {MODEL_SUFFIX} file."
+    for entry in sorted(folder.iterdir()):
+        is_read = entry.name.endswith(MODEL_SUFFIX) or entry.name in (TOKENIZER, *INSTEAD, *BESIDE)
+        if is_read and entry.name not in record.files:
+            yield f"{entry.name} is no file of this conversion, and a server would read it."
+    modelfile = folder / MODELFILE
+    if MODELFILE not in record.files:
+        yield f"{FILE_NAME} names no {MODELFILE}."
     elif modelfile.is_file():
         named = read_keys(modelfile.read_text(encoding="utf-8", errors="replace")).get("FROM", [""])[-1]
         if named not in models:
-            yield f"its Modelfile is for {named!r}, which this conversion has not made."
+            yield f"its {MODELFILE} is for {named!r}, which this conversion has not made."
 
 
 def _of_texts(folder: Path, record: Record) -> Iterator[str]:
-    if TOKENIZER not in record.files:
+    if TOKENIZER not in record.files and "tokenizer" not in record.ignored:
         yield f"{FILE_NAME} names no {TOKENIZER}: prompts cannot be counted."
     for name in record.files:
         if name.endswith(".json") and (folder / name).is_file():
             try:
                 json.loads((folder / name).read_text(encoding="utf-8"))
-            except (ValueError, RecursionError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 yield f"{name} is no JSON: {error}."

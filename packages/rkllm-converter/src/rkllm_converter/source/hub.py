@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from logging import ERROR
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rkllm_converter import __version__
-from rkllm_converter.errors import HubUnreachable, ModelNotFound
+from rkllm_converter.errors import HubUnreachable, ModelNotFound, SourceError
 from rkllm_converter.source.hub_errors import explained, no_hub
 from rkllm_converter.source.model import CONFIG, Source, missing_shards, needed, parse_config, weights
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub.hf_api import RepoSibling
 
 __all__ = ["fetch_from_hub", "look_at_hub"]
 
@@ -31,6 +33,10 @@ _TIMEOUT = 30.0
 _PROGRAM = "rkllm-convert"
 _UNFINISHED = ".rkllm-convert.part"
 _CHUNK = 1 << 20
+_LOOK_AGAIN = 0.2
+"""Seconds."""
+_PATIENCE = 600.0
+"""Seconds that another process may take for no byte more. When it has all it hashes them, which takes minutes."""
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 Report = Callable[[int, int], None]
@@ -98,7 +104,7 @@ class _Hub:
         )
 
 
-def look_at_hub(repository: str, revision: str | None) -> Source:
+def look_at_hub(repository: str, revision: str | None, *, needs_weights: bool) -> Source:
     """A model of the hub; its config.json is brought. Raises SourceError and what is below it."""
     hub = _Hub.here()
     with explained(repository, revision, hub.address, hub.cache):
@@ -106,7 +112,7 @@ def look_at_hub(repository: str, revision: str | None) -> Source:
     siblings = {entry.rfilename: entry for entry in info.siblings or []}
     commit = str(info.sha)
     files = needed({name: _size(entry) for name, entry in siblings.items()})
-    _check_files(repository, commit, [*siblings], [*files])
+    _check_files(repository, commit, [*siblings], [*files], needs_weights=needs_weights)
     with explained(repository, revision, hub.address, hub.cache):
         config = hub.bring(repository, commit, CONFIG).read_bytes()
     missing = [name for name in files if hub.cached(repository, commit, name) is None]
@@ -158,19 +164,19 @@ def _asked(hub: _Hub, repository: str, revision: str | None) -> ModelInfo:
         raise no_hub(repository, hub.address) from error
 
 
-def _check_files(repository: str, commit: str, names: list[str], chosen: list[str]) -> None:
+def _check_files(repository: str, commit: str, names: list[str], chosen: list[str], *, needs_weights: bool) -> None:
     """Raises ModelNotFound, which says what is missing."""
     ggufs = [name for name in names if name.endswith(".gguf")]
     problem = ""
     if "adapter_config.json" in names and CONFIG not in names:
         problem = "is an adapter. Give the model it is for as --model, and a folder with this one as --lora."
-    elif ggufs and (CONFIG not in names or not weights(chosen)):
+    elif needs_weights and ggufs and (CONFIG not in names or not weights(chosen)):
         problem = f"has GGUF files only. Download one of type f16 or q4_0, such as {ggufs[0]}, and give that file."
     elif CONFIG not in names:
         problem = f"has no {CONFIG}. Take a repository that the transformers library can load."
-    elif not weights(chosen):
+    elif needs_weights and not weights(chosen):
         problem = "has no weights: neither .safetensors nor pytorch_model.bin. Take the repository that has them."
-    elif missing := missing_shards(chosen):
+    elif needs_weights and (missing := missing_shards(chosen)):
         problem = f"lacks a part of the weights: {', '.join(missing[:5])}. Take another --revision."
     if problem:
         raise ModelNotFound(f"{repository} at {commit[:12]} {problem}")
@@ -191,7 +197,7 @@ def _bring_weights(hub: _Hub, source: Source, name: str, report: Callable[[int],
     if blob.exists():
         return
     blob.parent.mkdir(parents=True, exist_ok=True)
-    with _held(blob.with_name(blob.name + _UNFINISHED)) as part:
+    with _held(blob.with_name(blob.name + _UNFINISHED), report) as part:
         if not blob.exists():  # as it may by now, if another process was waited for
             _complete(part, url, headers, found.size, report)
             _check_content(part, found.etag, f"{name} of {repository}")
@@ -199,16 +205,41 @@ def _bring_weights(hub: _Hub, source: Source, name: str, report: Callable[[int],
 
 
 @contextlib.contextmanager
-def _held(part: Path) -> Iterator[BinaryIO]:
-    """An unfinished file, at its end, with no other process at work on it: that one is waited for."""
+def _held(part: Path, report: Callable[[int], None]) -> Iterator[BinaryIO]:
+    """An unfinished file, at its end, with no other process at work on it: that one is waited for while it gets on.
+
+    `report` is told how far that one is.
+    """
     part.touch()
     with part.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        here, since = 0, time.monotonic()
+        while not _is_locked(file):
+            before, here = here, os.fstat(file.fileno()).st_size
+            if here != before:
+                since = time.monotonic()
+                report(here)
+            elif time.monotonic() - since > _PATIENCE:
+                raise SourceError(
+                    f"{part} is held by another process, and has not grown for {_PATIENCE:.0f} seconds. End that one, "
+                    "and run the same command again."
+                )
+            time.sleep(_LOOK_AGAIN)
         file.seek(0, os.SEEK_END)
         yield file
 
 
-def _complete(part: BinaryIO, url: str, headers: Any, size: int | None, report: Callable[[int], None]) -> None:
+def _is_locked(file: BinaryIO) -> bool:
+    """By this process now, until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _complete(
+    part: BinaryIO, url: str, headers: dict[str, str], size: int | None, report: Callable[[int], None]
+) -> None:
     from huggingface_hub.file_download import http_get  # noqa: PLC0415 - as above
 
     here = part.tell()
@@ -240,7 +271,7 @@ def _check_content(part: BinaryIO, etag: str, what: str) -> None:
         raise HubUnreachable(f"{what} did not arrive as the hub has it (SHA-256 differs). Run the same command again.")
 
 
-def _unfinished(hub: _Hub, repository: str, entry: Any) -> int:
+def _unfinished(hub: _Hub, repository: str, entry: RepoSibling) -> int:
     """How many bytes of a file an earlier attempt has left."""
     sha256 = getattr(entry.lfs, "sha256", None)
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
@@ -251,7 +282,7 @@ def _unfinished(hub: _Hub, repository: str, entry: Any) -> int:
         return 0
 
 
-def _size(entry: Any) -> int:
+def _size(entry: RepoSibling) -> int:
     return entry.size if isinstance(entry.size, int) and entry.size > 0 else 0
 
 

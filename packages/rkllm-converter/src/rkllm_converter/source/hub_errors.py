@@ -62,7 +62,7 @@ def no_hub(repository: str, hub: str) -> HubUnreachable:
     )
 
 
-def _behind(error: Exception, repository: str, revision: str | None, hub: str) -> Exception:
+def _behind(error: Exception, repository: str, revision: str | None, hub: str) -> SourceError:
     """The library hides most failures of a file behind 'it is not in the cache'."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415 - as above
 
@@ -74,7 +74,7 @@ def _behind(error: Exception, repository: str, revision: str | None, hub: str) -
     return _unreachable(cause if isinstance(cause, Exception) else error, repository, hub)
 
 
-def _answered(error: HfHubHTTPError, repository: str, revision: str | None, hub: str) -> Exception:
+def _answered(error: HfHubHTTPError, repository: str, revision: str | None, hub: str) -> SourceError:
     from huggingface_hub import errors, get_token  # noqa: PLC0415 - as above
 
     status = error.response.status_code

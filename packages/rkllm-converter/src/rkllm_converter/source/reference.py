@@ -7,20 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rkllm_converter.errors import ModelNotFound, SourceError
+from rkllm_converter.names import REPOSITORY
 from rkllm_converter.source.local import check_folder, look_at_folder, look_at_gguf
 from rkllm_converter.source.model import Source
 
 __all__ = ["fetch", "look"]
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+", re.ASCII)
 _LINK = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+)", re.ASCII)
 
 
-def look(model: str, *, revision: str | None = None) -> Source:
+def look(model: str, *, revision: str | None = None, needs_weights: bool = True) -> Source:
     """What the model is, from its config.json or the header of its GGUF file alone.
 
     `model` is `owner/name`, a folder, or a .gguf file; `~` is expanded. What is there as a folder or file is taken for
-    that, even if the hub has a model of that name. Raises SourceError and what is below it.
+    that, even if the hub has a model of that name. Without `needs_weights` it is looked at for its tokenizer: a
+    repository may then have nothing else, and a .gguf file will not do. Raises SourceError and what is below it.
     """
     path = _expanded(model)
     if model.strip() and path.exists():
@@ -30,20 +31,20 @@ def look(model: str, *, revision: str | None = None) -> Source:
             return look_at_folder(path)
         if path.suffix.lower() != ".gguf":
             raise ModelNotFound(f"{path} is neither a folder nor a .gguf file. Give the folder that it is in.")
-        return look_at_gguf(path)
-    if not _REPOSITORY.fullmatch(model) or model.endswith(".gguf"):
+        return look_at_gguf(path) if needs_weights else _with_tokenizer(look_at_gguf(path))
+    if not REPOSITORY.fullmatch(model) or model.endswith(".gguf"):
         raise ModelNotFound(_nowhere(model))
     from rkllm_converter.source.hub import look_at_hub  # noqa: PLC0415 - an HTTP client, not needed for a folder
 
-    return look_at_hub(model, revision)
+    return look_at_hub(model, revision, needs_weights=needs_weights)
 
 
 def fetch(source: Source, *, report: Callable[[int, int], None], tokenizer_only: bool = False) -> Path:
     """Bring what `look` has found to this machine; returns the folder, or the .gguf file.
 
-    `report` gets the bytes that are here, and those of all files. What has arrived when a download is stopped stays,
-    and the next one goes on there. With `tokenizer_only` weights stay where they are. Raises SourceError and what is
-    below it.
+    `report` gets the bytes that are here, and those of all files, unless all is on this machine anyway. What has
+    arrived when a download is stopped stays, and the next one goes on there. With `tokenizer_only` weights stay where
+    they are. Raises SourceError and what is below it.
     """
     if source.path is None:
         from rkllm_converter.source.hub import fetch_from_hub  # noqa: PLC0415 - as above
@@ -54,11 +55,15 @@ def fetch(source: Source, *, report: Callable[[int, int], None], tokenizer_only:
         return folder
     if source.kind == "folder" and not tokenizer_only:
         check_folder(source.path, [*source.files])
-    if source.kind == "gguf" and tokenizer_only:
-        raise ModelNotFound(f"{source.path} is a GGUF file. Give the folder or owner/name that has the tokenizer.")
-    total = sum(source.files.values())
-    report(total, total)
+    if tokenizer_only:
+        _with_tokenizer(source)
     return source.path
+
+
+def _with_tokenizer(source: Source) -> Source:
+    if source.kind == "gguf":
+        raise ModelNotFound(f"{source.path} is a GGUF file. Give the folder or owner/name that has the tokenizer.")
+    return source
 
 
 def _expanded(model: str) -> Path:

@@ -4,7 +4,8 @@
     python runner.py gpu       whether torch finds a GPU
     python runner.py run       runs the calls on stdin: {"calls": [{"method": ..., "arguments": {...}}]}
 
-The answers are lines of JSON on what was stdout at the start. All that the toolkit prints goes to stderr.
+The answers are lines of JSON on what was stdout at the start, with empty ones between them. All that the toolkit
+prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _answers() -> Answer:
     os.register_at_fork(after_in_child=lambda: os.close(private))  # its workers must not keep the pipe open
 
     def answer(value: Any) -> None:
-        os.write(private, json.dumps(value).encode() + b"\n")
+        os.write(private, b"\n" + json.dumps(value).encode() + b"\n")  # whatever else has been written there
 
     return answer
 
@@ -57,6 +58,7 @@ def _answers() -> Answer:
 def _probe() -> dict[str, Any]:
     found: dict[str, Any] = {
         "python": list(sys.version_info[:2]),
+        "prefix": sys.prefix,
         "version": _version("rkllm-toolkit"),
         "stranger": _version("rkllm"),
         "module": None,
@@ -94,7 +96,7 @@ def _run(calls: list[dict[str, Any]], answer: Answer) -> None:
             method = call["method"]
             answer({"began": method})
             result = getattr(toolkit, method)(**call["arguments"])
-            if not (isinstance(result, int) and result == 0):
+            if not (type(result) is int and result == 0):  # False is an int too
                 answer({"failed": method, "problem": f"it returned {result!r:.200}, not 0"})
                 return
     except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the other side, with the traceback in the log

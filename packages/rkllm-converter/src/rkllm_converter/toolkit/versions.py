@@ -46,10 +46,11 @@ class Toolkit:
     """One release.
 
     - `algorithms`: without the endings _r1 to _r64, which all of them may have
-    - `pythons`: the versions of CPython there are wheels for, all for x86_64 Linux
+    - `pythons`: the versions of CPython there are wheels for, all for x86_64 Linux. Only told, in docs/CONVERSION.md:
+      one that has the toolkit has a wheel for it
     - `families`: the `model_type` of models it is said to convert, each with the name it has in the list
     - `exports_parts`: whether export_rkllm takes export_tokenizer and export_embedding
-    - `transformers`: the version that its requirements ask for
+    - `transformers`: the version that its requirements ask for. Only told, as above
     """
 
     version: str

@@ -17,6 +17,7 @@ __all__ = [
     "USUAL_TYPES",
     "Part",
     "Plan",
+    "asked_mb",
     "memory_of_file",
     "plan",
     "reserved_mb",
@@ -31,6 +32,8 @@ USUAL_TYPES = {"rk3588": "w8a8", "rk3576": "w4a16", "rk3562": "w8a8", "rv1126b":
 
 _RESERVED_SHARE = 0.1
 _RESERVED_LEAST = 256
+_SERVER_MB = 30
+"""The most that rkllama's worker takes by itself, in addition to what Rockchip's own programs take."""
 _FLOAT16 = 2
 _FEWEST_BITS = 4
 _MOST_BYTES = 1.15
@@ -100,6 +103,11 @@ class Plan:
         return _sum(self.file_parts)
 
     @property
+    def group_note(self) -> str:
+        """The one of the `notes` that tells of groups which do not divide a matrix; empty if they divide all."""
+        return _group_note(self.architecture, self.quant)
+
+    @property
     def fits(self) -> bool | None:
         return None if self.ram_mb is None else self.memory_mb <= self.ram_mb - reserved_mb(self.ram_mb)
 
@@ -157,6 +165,15 @@ def usual_type(platform: str) -> str:
 def reserved_mb(ram_mb: float) -> float:
     """What kernel and system keep of a board's memory: a tenth, and 256 MB at least."""
     return max(_RESERVED_LEAST, ram_mb * _RESERVED_SHARE)
+
+
+def asked_mb(planned: Plan) -> float:
+    """What a server that keeps a margin, as rkllama does, asks for before it loads the model, in MB.
+
+    That is the planned memory; by how much more nineteen of twenty measured models were found to need at most; and what
+    the server's own program takes.
+    """
+    return planned.memory_mb * (1 + calibration().memory_doubt) + _SERVER_MB
 
 
 def memory_of_file(
@@ -267,10 +284,16 @@ def _notes(architecture: Architecture, platform: str, quant: str, speed: Speed) 
         )
     if architecture.is_mixture:
         yield "Only one mixture of experts was measured, so little is known of them."
+    if note := _group_note(architecture, quant):
+        yield note
+
+
+def _group_note(architecture: Architecture, quant: str) -> str:
     groups = group_size(quant)
     odd = [one.name for one in architecture.matrices if groups and one.name in _WIDE and one.outputs % groups]
-    if odd:
-        yield f"Groups of {groups} do not divide the width of {', '.join(dict.fromkeys(odd))}: the toolkit may refuse."
+    if not odd:
+        return ""
+    return f"Groups of {groups} do not divide the width of {', '.join(dict.fromkeys(odd))}: the toolkit may refuse."
 
 
 def _unmeasured(platform: str, quant: str, speed: Speed) -> str:
@@ -289,13 +312,14 @@ def _memory_notes(parts: tuple[Part, ...]) -> Iterable[str]:
     cache = sizes.get("KV cache", 0.0) / _sum(parts)
     if cache > _MUCH_CACHE:
         yield (
-            f"The KV cache is {cache:.0%} of the memory, and the errors of memory are those of rows with a short "
-            "context, where it is small."
+            f"The KV cache is {cache:.0%} of the memory. Only short contexts were measured, so a long one may need "
+            "more than is said here: leave some memory free, or take a shorter context if the model does not load."
         )
     if sizes["weights"] > _DOMAIN_MB:
         yield (
-            "Weights above 4 GiB need more than one memory domain of the NPU: whether the runtime finds them is not "
-            "judged here."
+            "The weights are above 4 GiB, more than one memory domain of the NPU holds. Rockchip has measured such a "
+            "model on RK3588 (ChatGLM3-6B), so it can work; if it does not load though memory is free, take a type "
+            "with fewer bits, or a smaller model."
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rkllm_converter.errors import BadCalibration
+from rkllm_converter.model_files import added_tokens, read_object, read_text, token_text
 
 __all__ = ["MARKERS", "Found", "look", "thinking_of"]
 
@@ -23,8 +23,6 @@ MARKERS = (
 )
 """What models write around their reasoning."""
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_LARGEST = 64 << 20
-"""Bytes of any of these files; tokenizer.json of Gemma 3 has 33 MB."""
 
 
 class Found(NamedTuple):
@@ -48,7 +46,8 @@ def look(folder: Path) -> Found | None:
         return None
     text, path = found
     special = _special(_json(folder / "special_tokens_map.json")) | _special(config)
-    return Found(text, path, special, thinking_of(text) or thinking_of("\n".join(_added_tokens(folder, config))))
+    thinking = thinking_of(text) or thinking_of("\n".join(added_tokens(folder, damaged=BadCalibration).values()))
+    return Found(text, path, special, thinking)
 
 
 def thinking_of(text: str) -> tuple[str, str] | None:
@@ -60,7 +59,7 @@ def _template(folder: Path, config: Mapping[str, Any]) -> tuple[str, Path] | Non
     """In transformers' order."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return _text(path), path
+        return read_text(path, damaged=BadCalibration), path
     path = folder / "chat_template.json"
     for where, holder in ((path, _json(path)), (folder / "tokenizer_config.json", config)):
         text = _default(holder.get("chat_template"))
@@ -78,50 +77,9 @@ def _default(value: Any) -> str | None:
 
 
 def _special(config: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for name in _SPECIAL_NAMES:
-        value = config.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
-            found[name] = text
-    return found
-
-
-def _added_tokens(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """tokenizer.json, the largest, is read only if no smaller file lists them."""
-    decoder = config.get("added_tokens_decoder")
-    added = _json(folder / "added_tokens.json")
-    if isinstance(decoder, dict) or added:
-        yield from added
-        listed: Any = list(decoder.values()) if isinstance(decoder, dict) else []
-    else:
-        listed = _json(folder / "tokenizer.json").get("added_tokens")
-    for token in listed if isinstance(listed, list) else []:
-        if isinstance(token, dict) and isinstance(token.get("content"), str):
-            yield token["content"]
+    found = ((name, token_text(config.get(name))) for name in _SPECIAL_NAMES)
+    return {name: text for name, text in found if text is not None}
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(value, dict):
-        raise _damaged(path, "it is no JSON object")
-    return value
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise _damaged(path, f"it has more than {_LARGEST >> 20} MB")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, reason: object) -> BadCalibration:
-    return BadCalibration(f"{path} cannot be used: {reason}. Fetch the model's files again.")
+    return read_object(path, damaged=BadCalibration)
