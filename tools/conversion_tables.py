@@ -14,11 +14,13 @@ from pathlib import Path
 
 from rkllm_converter.options import Options
 from rkllm_converter.preflight.check import memory_needed_mb, result_mb
+from rkllm_converter.preflight.weights import judge_groups
 from rkllm_converter.toolkit.versions import TOOLKITS
 from rkllm_converter.units import GB_IN_MB, MB, gb
 from rkllm_facts import benchmark
 from rkllm_facts.architecture import known_architecture
 from rkllm_facts.chips import CHIPS
+from rkllm_facts.chips import chip as chip_of
 from rkllm_facts.planner import LEAST_CONTEXT, LONGEST_CONTEXT, Plan, asked_mb, plan, reserved_mb, usual_type
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/CONVERSION.md"
@@ -106,9 +108,12 @@ def _measured() -> Iterator[Sequence[str]]:
 
 
 def _predicted() -> Iterator[Sequence[str]]:
+    """Without the types that the pre-flight refuses for a model."""
     for name in _PREDICTED:
         for chip, kinds in _PREDICTED_TYPES:
             for kind in kinds:
+                if judge_groups(known_architecture(name), kind, chip_of(chip)):
+                    continue
                 found = _plan(name, chip, kind)
                 yield (
                     name,

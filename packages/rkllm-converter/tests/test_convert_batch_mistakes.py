@@ -209,7 +209,7 @@ SINGLE = {  # @ is models[0].conversions[0]
     ),
     "an unknown kind to ignore": (
         one_model(options="quant: w8a8\n        ignore: [disk, ram]"),
-        ":7: @.ignore[1]: 'ram' is none of: architecture, groups, memory, disk.",
+        ":7: @.ignore[1]: 'ram' is none of: architecture, groups, memory, disk, tokenizer.",
     ),
     "a dataset that is not there": (
         one_model(options="quant: w8a8\n        dataset: /none/chats.json"),

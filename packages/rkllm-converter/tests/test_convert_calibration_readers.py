@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
     assert read(fits) == [Text("fits")]
     with pytest.raises(BadCalibration, match="more than 1 MB"):
         read(write(tmp_path, "a.txt", b"x" * ((1 << 20) + 1)))
+
+
+def test_many_blanks_take_no_time(tmp_path: Path) -> None:
+    begin = time.process_time()
+    path = write(tmp_path, "a.txt", "one\ntwo\n\n" + " " * 200_000 + "\n  three \n")
+    assert read(path) == [Text("one\ntwo"), Text("three")]
+    assert time.process_time() - begin < 1
 
 
 WORDS = """

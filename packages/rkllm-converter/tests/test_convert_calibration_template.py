@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from converter_templates import DEEPSEEK_R1, FAMILIES, GEMMA2, LLAMA3, PARTS, PHI3, QWEN2, QWEN3, model_folder
 
-from rkllm_converter.calibration import ChatTemplate, sandbox
+from rkllm_converter.calibration import ChatTemplate, build, sandbox
+from rkllm_converter.calibration.sandbox import TemplateEnvironment
+from rkllm_converter.calibration.template import TooSlow
 from rkllm_converter.errors import BadCalibration
 
 USER = {"role": "user", "content": "Hi <b> & 'you'"}
@@ -72,13 +78,13 @@ def test_special_tokens_come_from_both_files_and_in_both_forms(tmp_path: Path) -
     template = ChatTemplate.of(
         model_folder(
             tmp_path,
-            chat_template="{{ bos_token }} {{ eos_token }} {{ pad_token }} {{ unk_token }}",
+            chat_template="{{ bos_token }} {{ eos_token }} {{ pad_token }} {{ unk_token }}{{ messages[0].content }}",
             tokenizer_config={"bos_token": {"content": "<s>"}, "eos_token": "</s>", "unk_token": None},
             special_tokens_map={"eos_token": "<old>", "pad_token": {"content": "<pad>"}},
         )
     )
     assert template is not None
-    assert template.render([USER]) == "<s> </s> <pad> "
+    assert template.render([USER]) == f"<s> </s> <pad> {USER['content']}"
 
 
 @pytest.mark.parametrize(
@@ -172,9 +178,10 @@ def test_what_transformers_hands_to_templates() -> None:
     source = "{{ tools is none }} {{ documents is none }} {{ messages | tojson }} {{ {'a': 1} | tojson(indent=1) }}"
     assert show(source) == f'True True {json.dumps([USER])} {{\n "a": 1\n}}'
     assert show("a\n  {% if true %}\nb\n  {% endif %}\nc {{ messages[0].content }}").startswith("a\nb\nc Hi")
-    assert show("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "01"
+    broken = "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}{{ messages[0].content }}"
+    assert show(broken) == f"01{USER['content']}"
     assert show("{% generation %}{{ messages[0].content }}{% endgeneration %}") == USER["content"]
-    assert show("{{ tools[0].name }}", tools=[{"name": "f"}]) == "f"
+    assert show("{{ tools[0].name + messages[0].content }}", tools=[{"name": "f"}]) == f"f{USER['content']}"
 
 
 def test_the_messages_stay_as_they_were() -> None:
@@ -244,6 +251,9 @@ def test_an_answer_that_calls_is_never_lost(source: str) -> None:
         ("{{ range(10000000) }}", "counts"),
         ("{{ 'x' * 100000000 }}", "repeats"),
         ("{{ 9 ** 999999999 }}", "power"),
+        ("{{ '%900000000d' % 1 }}", "width"),
+        ("{{ 'a %s %-*d' % (1, 900000000, 1) }}", "width"),
+        ("{{ '%900000000d' | format(1) }}", "width"),
         ("{{ 'x'.ljust(1000000000) }}", "more than"),
         ("{% for a in range(20) %}{{ 'x' * 100000 }}{% endfor %}", "writes more"),
         ("{% macro f(s) %}{{ f(s) }}{% endmacro %}{{ f('x') }}", "recursion|depth|Recursion"),
@@ -262,10 +272,102 @@ def test_the_reason_is_that_of_the_messages_as_they_were() -> None:
 
 def test_endless_work_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     source = "{% for i in range(50000) %}{% if messages[0].role == 'nobody' %}x{% endif %}{% endfor %}"
-    assert show(source) == ""
+    assert show(source + "{{ messages[0].content }}") == USER["content"]
     monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.001)
-    with pytest.raises(BadCalibration, match=r"takes more than 0\.001 seconds"):
+    with pytest.raises(TooSlow, match="takes too long"):
         show(source)
+
+
+ENDLESS = (
+    "{% set x = 'x' * 1000000 %}{% for a in x %}{% for b in x %}{% for c in x %}{% endfor %}{% endfor %}{% endfor %}"
+)
+
+
+def test_a_loop_that_does_nothing_is_stopped_and_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.05)
+    begun = []
+    written = TemplateEnvironment.written
+
+    def counted(environment: TemplateEnvironment, pieces: Callable[[], Any]) -> str:
+        begun.append(pieces)
+        return written(environment, pieces)
+
+    monkeypatch.setattr(TemplateEnvironment, "written", counted)
+    with pytest.raises(TooSlow, match=r"^The chat template does not work with a chat .*takes too long.*--dataset"):
+        build(None, ChatTemplate(ENDLESS), samples=5, seed=0)
+    assert len(begun) == 1
+
+
+def test_all_renderings_of_a_template_have_a_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MOST_SECONDS_IN_ALL", 0.05)
+    with pytest.raises(TooSlow):
+        show(ENDLESS)
+    slow = ChatTemplate("{% for i in range(20000) %}{{ i }}{% endfor %}{{ messages[0].content }}")
+    with pytest.raises(TooSlow):  # each of them is fast enough
+        deque((slow.render([USER]) for _ in range(1000)), maxlen=0)
+
+
+def test_timers_and_handlers_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MOST_SECONDS", 0.05)
+    rung = []
+    handler = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    before = signal.setitimer(signal.ITIMER_REAL, 500, 70)
+    try:
+        with pytest.raises(TooSlow):
+            show(ENDLESS)
+        left, again = signal.getitimer(signal.ITIMER_REAL)
+        assert 400 < left < 500
+        assert again == 70
+        assert rung == []
+        signal.raise_signal(signal.SIGALRM)
+        assert rung == [1]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def test_in_another_thread_there_is_no_alarm() -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(show, "{{ messages[0].content }}").result() == USER["content"]
+
+
+@pytest.mark.parametrize("source", ["", "{{ bos_token }}You help.", "{% if false %}{{ messages }}{% endif %}"])
+def test_a_template_that_writes_nothing_of_a_chat(source: str) -> None:
+    with pytest.raises(BadCalibration, match="it writes nothing of it"):
+        show(source)
+    assert show("{{ messages[0].content | upper }}") == "HI <B> & 'YOU'"
+
+
+def test_a_template_that_wants_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(TemplateEnvironment, "from_string", fail)
+    with pytest.raises(BadCalibration, match="MemoryError"):
+        ChatTemplate("text")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config", "special_tokens_map"])
+def test_a_half_of_a_surrogate_pair_is_damage(name: str, tmp_path: Path) -> None:
+    files = {"tokenizer_config": {}, name: {"eos_token": "\ud800"}}
+    model_folder(tmp_path, chat_template="{{ messages[0].content }}", **files)
+    with pytest.raises(BadCalibration, match=rf"{name}\.json cannot be used: its eos_token has half of a surrogate"):
+        ChatTemplate.of(tmp_path)
+
+
+def test_a_template_with_a_half_of_a_surrogate_pair(tmp_path: Path) -> None:
+    model_folder(tmp_path, tokenizer_config={"chat_template": "{{ messages[0].content }}\ud800"})
+    with pytest.raises(BadCalibration, match=r"tokenizer_config\.json cannot be used: the template has half"):
+        ChatTemplate.of(tmp_path)
+    with pytest.raises(BadCalibration, match="writes half of a surrogate pair"):
+        show("{{ messages[0].content + '\\ud800' }}")
+
+
+def test_arguments_with_a_half_of_a_surrogate_pair_stay_text() -> None:
+    call = {"function": {"name": "weather", "arguments": '{"city": "\\ud800"}'}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    for source in (QWEN2, PHI3):
+        ChatTemplate(source).answer([USER], calling).encode()
 
 
 def test_a_message_cannot_be_a_template() -> None:
@@ -273,7 +375,7 @@ def test_a_message_cannot_be_a_template() -> None:
 
 
 def test_the_date_does_not_depend_on_the_day() -> None:
-    assert show("{{ strftime_now('%Y-%m-%d') }}") == "2025-06-15"
+    assert show("{{ strftime_now('%Y-%m-%d') }} {{ messages[0].content }}").startswith("2025-06-15 Hi")
     assert "15 Jun 2025" in show(LLAMA3)
 
 

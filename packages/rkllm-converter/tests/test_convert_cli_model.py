@@ -42,12 +42,16 @@ def run(*arguments: str | Path, version: str, tmp_path: Path, **env: str) -> sub
     record.unlink(missing_ok=True)
     return subprocess.run(
         [sys.executable, "-m", "rkllm_converter", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(standin), "RKLLM_STANDIN_RECORD": str(record), **env},
+        env={**os.environ, "PYTHONPATH": path_with(standin), "RKLLM_STANDIN_RECORD": str(record), **env},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def path_with(folder: Path) -> str:
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def recorded(tmp_path: Path) -> dict[str, dict[str, Any]]:
@@ -161,7 +165,7 @@ def test_what_is_printed_says_what_to_expect_and_that_it_is_no_model(model: Path
 def test_progress_that_nobody_reads_ends_nothing(model: Path, tmp_path: Path) -> None:
     write_stand_in(tmp_path / "standin", "1.3.0")
     command = f'"{sys.executable}" -m rkllm_converter model --model "{model}" --platform rk3588 {" ".join(MACHINE)}'
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "standin")}
+    environment = {**os.environ, "PYTHONPATH": path_with(tmp_path / "standin")}
     for name, rest in (("m", "2>&1 >/dev/null | true"), ("n", ">&- 2>&-"), ("o", "| true")):
         script = f'set -o pipefail; {command} --output "{tmp_path / name}" {rest}'
         assert subprocess.run(["bash", "-c", script], env=environment, timeout=60, check=False).returncode == 0, rest

@@ -239,8 +239,36 @@ def test_what_is_current_stays_and_what_changed_is_made_anew(model: Path, tmp_pa
     ]
     for change in changes:
         assert convert(asked(model, output, if_changed=True, **change), Told(), toolkit.door).status == "done", change
+        assert convert(asked(model, output, if_changed=True), Told(), toolkit.door).status == "done", change
+    (output / "tokenizer.json").unlink()
+    assert convert(asked(model, output, if_changed=True), Told(), toolkit.door).status == "done"
     (model / "config.json").write_text(json.dumps(json.loads((model / "config.json").read_text()) | {"x": 1}))
-    assert convert(asked(model, output, if_changed=True, **changes[-1]), Told(), toolkit.door).status == "done"
+    assert convert(asked(model, output, if_changed=True), Told(), toolkit.door).status == "done"
+
+
+def test_the_content_of_files_decides_not_their_names(model: Path, tmp_path: Path) -> None:
+    toolkit, output = FakeToolkit(), tmp_path / "m"
+    files = {"dataset": "texts.txt", "qparams": "own.qparams", "custom_config": "own.json"}
+    contents = {"texts.txt": "One?\n\nTwo?", "own.qparams": "1", "own.json": "{}"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    paths: dict[str, Any] = {flag: tmp_path / name for flag, name in files.items()}
+    request = asked(model, output, if_changed=True, **paths)
+    assert convert(request, Told(), toolkit.door).status == "done"
+    assert convert(request, Told(), toolkit.door).status == "unchanged"
+    for name, content in {"texts.txt": "Three?", "own.qparams": "2", "own.json": '{"a": 1}'}.items():
+        (tmp_path / name).write_text(content)
+        assert convert(request, Told(), toolkit.door).status == "done", name
+
+
+def test_calibration_goes_through_the_template_by_the_seed(model: Path, tmp_path: Path) -> None:
+    written = []
+    for seed in (1, 2, 1):
+        toolkit = FakeToolkit()
+        convert(asked(model, tmp_path / "m", replace=True, seed=seed), Told(), toolkit.door)
+        written.append(toolkit.dataset)
+    assert written[0] == written[2] != written[1]
+    assert all(entry["input"].startswith("<|im_start|>") for entry in json.loads(written[0]))
 
 
 def test_a_damaged_record_is_told_before_the_toolkit_works(model: Path, tmp_path: Path) -> None:

@@ -96,8 +96,13 @@ def test_quantised_weights_of_no_name() -> None:
 @pytest.mark.parametrize(
     ("name", "quant", "odd"),
     [
-        (SMALL, "w8a8_g512", "k_proj, v_proj (256 outputs); gate_proj, up_proj (8960 outputs)"),
+        (SMALL, "w8a8_g512", " divide gate_proj, up_proj (8960 outputs). On "),
         ("gemma-3-1b-it", "w8a8_g256", "o_proj, down_proj (1152 outputs)"),
+        (
+            "gemma-3-1b-it",
+            "w8a8_g512",
+            "divide o_proj, down_proj (1152 outputs); gate_proj, up_proj (6912 outputs).",
+        ),
     ],
 )
 def test_groups_that_do_not_divide(name: str, quant: str, odd: str) -> None:
@@ -124,6 +129,53 @@ def test_groups_that_do_not_divide(name: str, quant: str, odd: str) -> None:
 )
 def test_what_rockchip_has_measured_is_not_refused(name: str, platform: str) -> None:
     assert judged(model(config(name)), platform, "w4a16_g128").problems == {}
+
+
+def test_queries_keys_and_values_are_divided_together() -> None:
+    tiny = config("llama-3.2-1b-instruct", num_key_value_heads=4, intermediate_size=5632, head_dim=64)
+    assert judged(model(tiny), quant="w8a8_g512").problems == {}
+    odd = judged(model({**tiny, "num_key_value_heads": 5}), quant="w8a8_g512").problems["groups"]
+    assert "divide q_proj + k_proj + v_proj (2688 outputs). On" in odd
+
+
+def test_layers_without_keys_of_their_own_have_queries_alone() -> None:
+    known = config("gemma-4-e2b-it")
+    odd_heads = {**known, "text_config": {**known["text_config"], "num_attention_heads": 9}}
+    assert judged(model(odd_heads), quant="w8a8_g256").problems == {}
+    said = judged(model(odd_heads), quant="w8a8_g512").problems["groups"]
+    assert "divide q_proj + k_proj + v_proj (5632" not in said  # 11 x 512
+    assert "q_proj (2304 outputs)" in said
+
+
+def test_gemma_3n_is_refused_with_groups_as_reported() -> None:
+    for of in ({"model_type": "gemma3n"}, {"model_type": "gemma3n", "text_config": config("gemma-3-1b-it")}):
+        for quant in ("w4a16_g32", "w4a16_g128"):
+            said = judged(model(of), "rk3576", quant).problems["groups"]
+            assert "issue 398 of airockchip/rknn-llm" in said
+            assert said.endswith("these types have none: w4a16, w8a8.")
+        assert judged(model(of), "rk3576", "w4a16").problems == {}
+
+
+def test_gptq_that_is_described_beside_the_config(tmp_path: Path) -> None:
+    settings = {"bits": 4, "group_size": 128, "sym": True, "desc_act": True}
+    (tmp_path / "quantize_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    plain = model(config(SMALL), path=tmp_path, files={"model.safetensors": 1 << 40})
+    assert "with desc_act" in judged(plain, "rk3576", "w4a16_g128").problems["architecture"]
+    assert judged(plain, "rk3576", "w4a16_g128").parameters == 1_543_714_304
+    both = model({**gptq().config}, path=tmp_path)
+    assert judged(both, "rk3576", "w4a16_g128").problems == {}
+    (tmp_path / "quantize_config.json").write_text("{", encoding="utf-8")
+    assert "architecture" not in judged(plain).problems
+
+
+def test_a_repository_that_may_be_quantised_is_noticed() -> None:
+    def notes(of: Source) -> str:
+        return " ".join(judged(of, "rk3576", "w4a16_g128").notes)
+
+    files = {"config.json": 1, "quantize_config.json": 1}
+    assert "may be quantised" in notes(model(config(SMALL), kind="hub", files=files))
+    assert "may be quantised" not in notes(model(gptq().config, kind="hub", files=files))
+    assert "may be quantised" not in notes(model(config(SMALL), kind="hub"))
 
 
 def test_memory_is_that_of_the_loaded_weights_and_the_result() -> None:

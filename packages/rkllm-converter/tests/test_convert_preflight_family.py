@@ -153,6 +153,9 @@ def test_a_classifier_is_noticed() -> None:
         ({"general__architecture": "phi2"}, YES),
         ({"general__architecture": "qwen2vl"}, YES),
         ({"general__architecture": "qwen35"}, NEWER),
+        ({"general__architecture": "qwen"}, YES),
+        ({"general__architecture": "gemma"}, YES),
+        ({"general__architecture": "glm4"}, no("MiniCPM, ")),
         ({"general__architecture": "qwen3moe", "qwen3moe__expert_count": 128}, no("mixture of 128")),
         ({"llama__expert_count": 8}, no("mixture of 8")),
         ({"general__architecture": "nomic-bert"}, no("encoder")),
@@ -165,6 +168,31 @@ def test_gguf_files(tmp_path: Path, pairs: dict[str, Any], answer: tuple[str, st
         found = judged(source, one.version)
         assert found.is_supported is (expected == "yes")
         assert expected == "yes" or expected in found.problems["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("family", "label"),
+    [("qwen2vl", "Qwen2-VL"), ("gemma3n", "Gemma 3n"), ("qwen35", "Qwen3.5"), ("qwen3", ""), ("gemma", "")],
+)
+def test_families_of_which_no_gguf_file_is_known_to_be_taken(tmp_path: Path, family: str, label: str) -> None:
+    found = judged(look(str(write_gguf(tmp_path / "m.gguf", general__architecture=family))))
+    assert found.is_supported
+    notes = " ".join(found.notes)
+    assert f"takes {label} from a GGUF file; 1.2.2 did not" in notes if label else "from a GGUF file" not in notes
+
+
+def test_what_only_gguf_files_may_be_of(tmp_path: Path) -> None:
+    assert "first Gemma" in judged(model({"model_type": "gemma"})).problems["architecture"]
+    refused = judged(look(str(write_gguf(tmp_path / "m.gguf", general__architecture="olmo"))))
+    assert "RWKV7" not in refused.problems["architecture"]
+    assert "from a GGUF file" not in " ".join(judged(model(config("qwen3.5-0.8b"))).notes)
+
+
+@pytest.mark.parametrize("named", ["DeepseekVLV2ForCausalLM", "DeepseekOCR2ForCausalLM"])
+def test_another_model_of_the_type_of_deepseek_ocr(named: str) -> None:
+    of = {"model_type": "deepseek_vl_v2", "language_config": {"n_routed_experts": 64}}
+    assert f"It is {named}" in judged(model({**of, "architectures": [named]})).problems["architecture"]
+    assert judged(model({**of, "architectures": ["DeepseekOCRForCausalLM"]})).is_supported
 
 
 def test_a_gguf_file_that_is_understood_is_planned(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class TestWritten:
         assert write_stand_in(tmp_path / "new" / "folder", "1.3.0") == tmp_path / "new" / "folder"
         names = [one.relative_to(tmp_path / "new" / "folder") for one in (tmp_path / "new").rglob("*") if one.is_file()]
         assert sorted(map(str, names)) == [
-            *("rkllm/__init__.py", "rkllm/api.py", "rkllm/legal.py", "rkllm/model_file.py"),
+            *("rkllm/__init__.py", "rkllm/api.py", "rkllm/legal.py", "rkllm/model_file.py", "rkllm/weights.py"),
             "rkllm_toolkit-1.3.0.dist-info/METADATA",
         ]
 
@@ -231,8 +231,7 @@ class TestBuild:
         [
             ({"hidden_size": 1008, "head_dim": 128}, "32 does not divide 1008, the output of o_proj and down_proj"),
             ({"intermediate_size": 2000}, "32 does not divide 2000, the output of gate_proj and up_proj"),
-            ({"head_dim": 130}, "32 does not divide 1040, the output of q_proj"),
-            ({"head_dim": 68}, "32 does not divide 272, the output of k_proj and v_proj"),
+            ({"head_dim": 65}, "32 does not divide 1040, the output of q_proj, k_proj and v_proj together"),
             (
                 {"hidden_size": None, "text_config": {"hidden_size": 1000}},
                 "32 does not divide 1000, the output of o_proj and down_proj",
@@ -327,9 +326,16 @@ class TestSimulation:
 
     def test_chat(self, problem: Any, tmp_path: Path) -> None:
         toolkit = loaded(tmp_path)
-        args = {"max_length": 128, "top_k": 1, "temperature": 0.8, "do_sample": True, "repetition_penalty": 1.1}
+        args = {
+            "max_length": 128,
+            "top_k": 1,
+            "temperature": 0.8,
+            "do_sample": True,
+            "repetition_penalty": 1.1,
+            "top_p": 0.9,
+        }
         assert isinstance(toolkit.chat_model("Hello", args), str)
-        illegal: tuple[Any, ...] = ({"top_p": 0.9}, {"max_length": 1.5}, {"do_sample": 1}, None)
+        illegal: tuple[Any, ...] = ({"top_n": 0.9}, {"max_length": 1.5}, {"do_sample": 1}, None)
         for wrong in illegal:
             assert toolkit.chat_model("Hello", wrong) == -1
             assert problem().startswith("args")

@@ -69,6 +69,17 @@ def test_transformers_makes_it_and_runs_no_code_of_the_model(found: Found, tmp_p
     assert '"trust_remote_code": false' in asked
 
 
+def test_the_tokens_of_the_hub_are_kept_from_it(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import os\nraise OSError([one for one in sorted(os.environ) if one.startswith(('HF_', 'HUGG'))])"
+    (tmp_path / "packages/transformers.py").write_text(text)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HOME"):
+        monkeypatch.setenv(name, "of-a-test")
+    with pytest.raises(ModelNotFound) as caught:
+        make_tokenizer(found, tmp_path, tmp_path / "tokenizer.json")
+    assert "'HF_HOME'" in caught.value.message
+    assert "TOKEN'" not in caught.value.message
+
+
 def test_what_goes_wrong_is_told_on_one_line(found: Found, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"ValueError: no such tokenizer\)\. Name a model .* --tokenizer") as error:
         make_tokenizer(found, tmp_path / "broken", tmp_path / "tokenizer.json")

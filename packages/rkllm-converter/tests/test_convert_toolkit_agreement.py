@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from converter_configs import ROOMY, config
 from converter_toolkits import RELEASES, first_refused, small_dataset, small_gguf, small_lora, small_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rkllm_converter.errors import IllegalOptions
 from rkllm_converter.options import PLATFORMS, Options, check
+from rkllm_converter.preflight import preflight
+from rkllm_converter.source import look
 from rkllm_converter.toolkit.calls import Inputs, calls
 from rkllm_converter.toolkit.versions import toolkit
 
@@ -35,6 +39,29 @@ LEGAL: dict[str, tuple[Any, ...]] = {
     "dtype": ("float32", "float16", "bfloat16"),
     "export_tokenizer": (None, None, True, False),
     "export_embedding": (None, None, True, False),
+}
+GGUF_TYPES = {"f16": 1, "q4_0": 2, "q4_k_m": 15, "unknown": None}
+"""As the header has them."""
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
+TINY = {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "num_hidden_layers": 22,
+    "vocab_size": 32000,
+}
+"""As TinyLlama: k and v put out 256 each, q, k and v together 2560."""
+MODELS: dict[str, dict[str, Any]] = {
+    "TinyLlama": config("llama-3.2-1b-instruct", **TINY),
+    "Phi-3": config("phi-3-mini-4k-instruct"),
+    "ChatGLM3": config("chatglm3-6b"),
+    "Qwen2-VL": config("qwen2-vl-2b-instruct"),
+    "GPTQ": config("llama-3.2-1b-instruct", **TINY, quantization_config=GPTQ),
+    "GPTQ in groups of 128": config("llama-3.2-1b-instruct", **TINY, quantization_config={**GPTQ, "group_size": 128}),
+    "GPTQ with desc_act": config("llama-3.2-1b-instruct", **TINY, quantization_config={**GPTQ, "desc_act": True}),
+    "AWQ": config("llama-3.2-1b-instruct", **TINY, quantization_config={**GPTQ, "quant_method": "awq"}),
 }
 ODD: dict[str, tuple[Any, ...]] = {
     "platform": ("RK3588", "RV1126B", "rk3566", "rk3588s", "rk-3588", ""),
@@ -81,7 +108,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(
         draw(st.sampled_from(RELEASES)),
         Options(**chosen),
-        draw(st.sampled_from((None, None, None, None, "f16", "q4_0", "q4_k_m"))),
+        draw(st.sampled_from((None, None, None, None, *GGUF_TYPES))),
         draw(st.sampled_from((False, False, False, True))),
     )
 
@@ -94,6 +121,8 @@ def likely_legal(draw: st.DrawFn) -> Case:
     quants = [
         quant for quant in LEGAL["quant"] if is_legal(Case(case.release, Options(platform=platform, quant=quant)))
     ]
+    if case.gguf == "q4_0":
+        quants = ["w4a16_g32"]
     options = replace(case.options, platform=platform, quant=draw(st.sampled_from(quants)), npu_cores=1)
     return Case(case.release, options, case.gguf, case.has_lora)
 
@@ -111,7 +140,8 @@ def is_legal(case: Case) -> bool:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     small_model(folder / "model")
-    small_gguf(folder / "model.gguf")
+    for name, kind in GGUF_TYPES.items():
+        small_gguf(folder / f"{name}.gguf", kind)
     small_lora(folder / "lora")
     small_dataset(folder / "data.json")
     return folder
@@ -123,7 +153,7 @@ def is_taken(case: Case, files: Path) -> bool:
     if options.platform not in PLATFORMS and options.npu_cores is None:
         options = replace(options, npu_cores=1)  # how many such a chip has is not known
     inputs = Inputs(
-        model=files / ("model" if case.gguf is None else "model.gguf"),
+        model=files / ("model" if case.gguf is None else f"{case.gguf}.gguf"),
         is_gguf=case.gguf is not None,
         lora=files / "lora" if case.has_lora else None,
         dataset=files / "data.json",
@@ -146,8 +176,6 @@ def own_choices(case: Case) -> Iterator[tuple[str, Case]]:
         yield "a GGUF file is loaded without device and dtype", replace(case, options=plain)
     if case.gguf is not None and case.has_lora:
         yield "a GGUF file is loaded without an adapter", replace(case, has_lora=False)
-    if case.gguf not in (None, "f16"):
-        yield "the stand-in does not look which weights a GGUF file has", replace(case, gguf="f16")
     if case.release == "1.2.3" and (options.export_tokenizer, options.export_embedding) != (None, None):
         plain = replace(options, export_tokenizer=None, export_embedding=None)
         yield "what the release does not know is not passed on", replace(case, options=plain)
@@ -188,7 +216,6 @@ def test_no_illegal_call_and_no_legal_one_refused(files: Path) -> None:
         "without quantisation its settings are not passed on",
         "a GGUF file is loaded without device and dtype",
         "a GGUF file is loaded without an adapter",
-        "the stand-in does not look which weights a GGUF file has",
         "what the release does not know is not passed on",
     }
     assert seen.keys() == {"both allow", "both refuse", *every}, seen
@@ -220,3 +247,22 @@ def test_contexts_that_are_none(context: int) -> None:
         check(Options(platform="rk3588", quant="w8a8", max_context=context), toolkit("1.3.0"))
     nearest = int(caught.value.problems[0].rpartition("is ")[2].rstrip("."))
     assert is_legal(Case("1.3.0", Options(platform="rk3588", quant="w8a8", max_context=nearest)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_the_weights_are_judged_as_the_pre_flight_does(name: str, tmp_path: Path) -> None:
+    """Whether groups divide the layers, and what becomes of weights that are quantised already."""
+    (tmp_path / "config.json").write_text(json.dumps(MODELS[name]), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 64)
+    release, differ = toolkit("1.3.0"), []
+    for platform, quant in itertools.product(LEGAL["platform"], LEGAL["quant"]):
+        options = Options(platform=platform, quant=quant, npu_cores=1)
+        if not is_legal(Case("1.3.0", options)):
+            continue
+        found = preflight(look(str(tmp_path)), options, release, output=tmp_path, ram_mb=1e6, machine=ROOMY)
+        inputs = Inputs(model=tmp_path, export_path=tmp_path / "out.rkllm")
+        refused = first_refused("1.3.0", calls(options, inputs, release))
+        if (refused is not None) != bool(found.problems.keys() & {"architecture", "groups"}):
+            differ.append((platform, quant, refused, dict(found.problems)))
+    assert not differ

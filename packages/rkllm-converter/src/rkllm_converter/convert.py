@@ -20,8 +20,8 @@ from rkllm_converter import __version__
 from rkllm_converter.calibration import ChatTemplate, advice, build, dataset_hash
 from rkllm_converter.errors import CallFailed, FolderError, ModelNotFound, SourceError, VerifyFailed
 from rkllm_converter.preflight import refuse
-from rkllm_converter.prepare import TOKENIZER_PROBLEM, Prepared, ToolkitDoor, decisive, prepare, tokenizer_problem
-from rkllm_converter.request import Outcome, Request, Watcher
+from rkllm_converter.prepare import Prepared, ToolkitDoor, decisive, prepare, tokenizer_problem
+from rkllm_converter.request import NO_TOKENIZER, Outcome, Request, Watcher
 from rkllm_converter.result.modelfile import modelfile_text
 from rkllm_converter.result.names import MODEL_SUFFIX, MODELFILE
 from rkllm_converter.result.record import FileRecord, Record, identity, read_record, write_record
@@ -98,7 +98,7 @@ def convert(request: Request, watcher: Watcher, door: ToolkitDoor = _DOOR) -> Ou
     if record is not None:
         return _outcome("unchanged", request, prepared, record, clock)
     problem = tokenizer_problem(prepared.tokenizer or prepared.source)
-    if problem is not None and TOKENIZER_PROBLEM not in request.ignore:
+    if problem is not None and NO_TOKENIZER not in request.ignore:
         raise problem
     refuse(prepared.report, request.ignore)
     record = _Conversion(request, prepared, watcher, door, what, clock).run()
@@ -204,7 +204,7 @@ class _Conversion:
         try:
             make_tokenizer(self._found, source, target)
         except ModelNotFound as error:
-            if TOKENIZER_PROBLEM not in self.request.ignore:
+            if NO_TOKENIZER not in self.request.ignore:
                 raise
             self.watcher.note(error.message)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rkllm_converter.errors import ConvertError
 
-__all__ = ["LARGEST", "added_tokens", "read_object", "read_text", "token_text"]
+__all__ = ["LARGEST", "added_tokens", "damaged_file", "is_text", "read_object", "read_text", "token_text"]
 
 LARGEST = 256 << 20
 """Bytes of any of these files; tokenizer.json of Gemma 3 has 33 MB."""
@@ -29,7 +29,7 @@ def read_object(path: Path, *, damaged: type[ConvertError] | None = None) -> Map
     except (OSError, ValueError, RecursionError) as error:
         if damaged is None:
             return {}
-        raise _damaged(path, error, damaged) from error
+        raise damaged(damaged_file(path, error)) from error
 
 
 def read_text(path: Path, *, damaged: type[ConvertError]) -> str:
@@ -37,7 +37,7 @@ def read_text(path: Path, *, damaged: type[ConvertError]) -> str:
     try:
         return _text(path)
     except (OSError, ValueError) as error:
-        raise _damaged(path, error, damaged) from error
+        raise damaged(damaged_file(path, error)) from error
 
 
 def added_tokens(folder: Path, *, damaged: type[ConvertError] | None = None) -> dict[int, str]:
@@ -54,6 +54,20 @@ def token_text(value: object) -> str | None:
     """Of a token as these files write it: a text, or an object with `content`."""
     text = value.get("content") if isinstance(value, dict) else value
     return text if isinstance(text, str) else None
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may have halves of surrogate pairs, which are no text."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def damaged_file(path: Path, reason: object) -> str:
+    """The message of an error."""
+    return f"{path} cannot be used: {reason}. Fetch the model's files again."
 
 
 def _of_added(added: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
@@ -91,7 +105,3 @@ def _text(path: Path) -> str:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST >> 20} MB")
     return path.read_text(encoding="utf-8")
-
-
-def _damaged(path: Path, reason: object, damaged: type[ConvertError]) -> ConvertError:
-    return damaged(f"{path} cannot be used: {reason}. Fetch the model's files again.")

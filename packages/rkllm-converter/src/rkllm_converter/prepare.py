@@ -22,10 +22,7 @@ from rkllm_converter.source import Source, look
 from rkllm_converter.toolkit.door import Found, find, has_gpu, run
 from rkllm_converter.toolkit.versions import NEWEST, Toolkit, toolkit
 
-__all__ = ["TOKENIZER_PROBLEM", "Prepared", "ToolkitDoor", "decisive", "prepare", "tokenizer_problem"]
-
-TOKENIZER_PROBLEM = "tokenizer"
-"""What a person may choose to ignore, beside the kinds of the pre-flight."""
+__all__ = ["Prepared", "ToolkitDoor", "decisive", "prepare", "tokenizer_problem"]
 
 _LARGEST_CONFIG = 4 << 20
 

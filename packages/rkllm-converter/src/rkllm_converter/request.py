@@ -8,12 +8,15 @@ from typing import Literal, Protocol
 
 from rkllm_converter.calibration import DEFAULT_SAMPLES
 from rkllm_converter.options import Options
-from rkllm_converter.preflight import Preflight
+from rkllm_converter.preflight import KINDS, Preflight
 from rkllm_converter.toolkit.calls import Call
 
-__all__ = ["DEFAULT_RAM_MB", "Outcome", "Request", "Watcher"]
+__all__ = ["DEFAULT_RAM_MB", "IGNORABLE", "NO_TOKENIZER", "Outcome", "Request", "Watcher"]
 
 DEFAULT_RAM_MB = 8192
+NO_TOKENIZER = "tokenizer"
+IGNORABLE = (*KINDS, NO_TOKENIZER)
+"""What a person may choose to pass over: problems of the pre-flight, and that there is no tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

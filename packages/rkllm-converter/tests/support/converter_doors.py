@@ -24,6 +24,8 @@ class FakeToolkit:
         self.gpu = gpu
         self.problem: BaseException | None = None
         self.spoil: Callable[[Path], None] | None = None
+        self.dataset = ""
+        """What the last run found in its calibration file."""
         self.asked: list[Call] = []
 
     @property
@@ -41,6 +43,8 @@ class FakeToolkit:
         for call in calls:
             self.asked.append(call)
             began(call.method)
+            if call.arguments.get("dataset"):
+                self.dataset = Path(call.arguments["dataset"]).read_text(encoding="utf-8")
         path = Path(calls[-1].arguments["export_path"])
         if self.text:
             path.write_text(self.text)

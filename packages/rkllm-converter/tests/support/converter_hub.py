@@ -69,6 +69,7 @@ class ConverterHub:
         self._wrong = False
         self._broken: tuple[int, bytes] | None = None
         self._refused = 0
+        self._lies: tuple[Mapping[str, str], Mapping[str, Any]] = ({}, {})
         self._servers = [_Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self})) for _ in range(2)]
         self._threads = [threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True) for one in self._servers]
         self.url, self.storage = (f"http://127.0.0.1:{one.server_address[1]}" for one in self._servers)
@@ -118,6 +119,10 @@ class ConverterHub:
     def refuse_files(self, status: int) -> None:
         """Describe models, but answer with this when their files are asked for."""
         self._refused = status
+
+    def lie(self, *, headers: Mapping[str, str] | None = None, described: Mapping[str, Any] | None = None) -> None:
+        """Say this in the headers of all files when they are asked about, and in the descriptions of models."""
+        self._lies = (headers or {}, described or {})
 
     def of_large_files(self) -> list[Asked]:
         return [one for one in self.asked if one.storage and one.method == "GET"]
@@ -181,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
             files = found[0].commits[found[1]]
             info = {"id": name, "modelId": name, "sha": found[1], "private": False, "tags": []}
             siblings = [_sibling(path, content) for path, content in files.items()]
-            self._send(200, json.dumps({**info, "siblings": siblings}).encode(), {"Content-Type": "application/json"})
+            info = {**info, "siblings": siblings, **self.hub._lies[1]}
+            self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, path: str, token: str) -> None:
         found = self._find(name, revision)
@@ -200,9 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-ETag": f'"{_sha256(content)}"',
                 "X-Linked-Size": str(len(content)),
             }
-            self._send(302, b"", headers)
+            self._send(302, b"", {**headers, **self.hub._lies[0]})
         else:
-            self._send(200, content, {"X-Repo-Commit": commit, "ETag": f'"{_blob(content)}"'})
+            told = {"X-Repo-Commit": commit, "ETag": f'"{_blob(content)}"'}
+            self._send(200, content, {**told, **self.hub._lies[0]} if self.command == "HEAD" else told)
 
     def _content(self, content: bytes) -> None:
         if self.hub._wrong:
@@ -218,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str], *, large: bool = False) -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+        for name, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from converter_gguf import write_gguf
+
 from rkllm_converter.standin import write_stand_in
 from rkllm_converter.toolkit.calls import Call
 
@@ -75,9 +77,11 @@ def small_model(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def small_gguf(path: Path) -> Path:
-    path.write_bytes(b"GGUF" + bytes(20))
-    return path
+def small_gguf(path: Path, kind: int | None = 1, **changes: Any) -> Path:
+    """The header of one with layers as in SMALL_CONFIG; `kind` is its general.file_type."""
+    heads = {"llama__attention__head_count": 8, "llama__attention__head_count_kv": 4}
+    widths = {"llama__embedding_length": 1024, "llama__feed_forward_length": 2048}
+    return write_gguf(path, **{"general__file_type": kind, **heads, **widths, **changes})
 
 
 def small_dataset(path: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rkllm_converter.batch.document import Items, Mistakes, Scalar, Value, shown
 from rkllm_converter.batch.keys import Kind, Option
 from rkllm_converter.names import REPOSITORY
-from rkllm_converter.preflight import KINDS
+from rkllm_converter.request import IGNORABLE
 from rkllm_converter.units import parsed_mb
 
 __all__ = ["Given", "option_of", "path_of", "text_of"]
@@ -145,7 +145,7 @@ def _memory(given: Given, mistakes: Mistakes) -> str | None:
 
 def _ignored(given: Given, mistakes: Mistakes) -> tuple[str, ...] | None:
     if not isinstance(given.value, Items):
-        example = f"[{KINDS[0]}]"
+        example = f"[{IGNORABLE[0]}]"
         mistakes.add(given.line, given.path, f"has to be a list, such as {example}.")
         return None
     return tuple(_kinds(given.value, given.path, mistakes))
@@ -155,7 +155,7 @@ def _kinds(items: Items, path: str, mistakes: Mistakes) -> Iterator[str]:
     for number, value in enumerate(items.values):
         here = Given(value, value.line, f"{path}[{number}]")
         text = text_of(here, mistakes)
-        if text is not None and text not in KINDS:
-            mistakes.add(here.line, here.path, f"{shown(text)} is none of: {', '.join(KINDS)}.")
+        if text is not None and text not in IGNORABLE:
+            mistakes.add(here.line, here.path, f"{shown(text)} is none of: {', '.join(IGNORABLE)}.")
         elif text is not None:
             yield text

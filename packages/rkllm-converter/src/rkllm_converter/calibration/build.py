@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rkllm_converter.calibration.chats import Chat, Entry, Ready, Text, entry_of
 from rkllm_converter.calibration.readers import read
-from rkllm_converter.calibration.template import ChatTemplate
+from rkllm_converter.calibration.template import ChatTemplate, TooSlow
 from rkllm_converter.errors import BadCalibration, IllegalOptions
 
 __all__ = ["DEFAULT_SAMPLES", "Default", "advice", "build", "dataset_hash", "default_set"]
@@ -94,7 +94,8 @@ def default_set() -> tuple[Default, ...]:
 
 
 def _default(template: ChatTemplate | None, samples: int, chance: random.Random) -> list[dict[str, str]]:
-    """A chat that the template does not take is passed over; if it takes none, its error is raised."""
+    """A chat that the template does not take is passed over; if it takes none, its error is raised, as that of one
+    that does not end."""
     chats = default_set()
     writer = _Writer(template)
     made: dict[int, dict[str, str]] = {}
@@ -102,6 +103,8 @@ def _default(template: ChatTemplate | None, samples: int, chance: random.Random)
     for index in _even(chats, chance):
         try:
             made[index] = writer.write(chats[index].chat)
+        except TooSlow:
+            raise
         except BadCalibration as error:
             failure = failure or error
         if len(made) == samples:

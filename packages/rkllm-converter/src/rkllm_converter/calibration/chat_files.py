@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rkllm_converter.errors import BadCalibration
-from rkllm_converter.model_files import added_tokens, read_object, read_text, token_text
+from rkllm_converter.model_files import added_tokens, damaged_file, is_text, read_object, read_text, token_text
 
 __all__ = ["MARKERS", "Found", "look", "thinking_of"]
 
@@ -22,6 +22,7 @@ MARKERS = (
     ("◁think▷", "◁/think▷"),  # Kimi
 )
 """What models write around their reasoning."""
+_HALF = "half of a surrogate pair, which is no text"
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -45,7 +46,9 @@ def look(folder: Path) -> Found | None:
     if found is None:
         return None
     text, path = found
-    special = _special(_json(folder / "special_tokens_map.json")) | _special(config)
+    if not is_text(text):
+        raise BadCalibration(damaged_file(path, f"the template has {_HALF}"))
+    special = _special(folder / "special_tokens_map.json") | _special(folder / "tokenizer_config.json")
     thinking = thinking_of(text) or thinking_of("\n".join(added_tokens(folder, damaged=BadCalibration).values()))
     return Found(text, path, special, thinking)
 
@@ -76,9 +79,14 @@ def _default(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _special(config: Mapping[str, Any]) -> dict[str, str]:
-    found = ((name, token_text(config.get(name))) for name in _SPECIAL_NAMES)
-    return {name: text for name, text in found if text is not None}
+def _special(path: Path) -> dict[str, str]:
+    config = _json(path)
+    given = ((name, token_text(config.get(name))) for name in _SPECIAL_NAMES)
+    found = {name: text for name, text in given if text is not None}
+    for name, text in found.items():
+        if not is_text(text):
+            raise BadCalibration(damaged_file(path, f"its {name} has {_HALF}"))
+    return found
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -18,7 +18,6 @@ LARGEST_FILE = 64 << 20
 _LINES = (".jsonl", ".ndjson")
 _LEGAL = (".txt", ".json", *_LINES)
 _BLANK = re.compile(r"\s*")
-_PARAGRAPH = re.compile(r"(?:[^\n]*\S[^\n]*\n?)+")
 
 
 class _Raw(NamedTuple):
@@ -47,7 +46,7 @@ def read(path: Path) -> list[Entry]:
         if suffix != ".txt":
             entries = [_entry(path, raw) for raw in _values(path, text, by_line=suffix in _LINES)]
         else:
-            entries = [_paragraph(path, text, match) for match in _PARAGRAPH.finditer(text)]
+            entries = [_paragraph(path, *found) for found in _paragraphs(text)]
     except RecursionError as error:
         raise BadCalibration(f"{path}: the JSON is nested too deep. Mend the file.") from error
     if not entries:
@@ -137,11 +136,23 @@ def _entry(path: Path, raw: _Raw) -> Entry:
         raise _wrong(path, raw.line, error, raw.path) from error
 
 
-def _paragraph(path: Path, text: str, match: re.Match[str]) -> Entry:
+def _paragraphs(text: str) -> Iterator[tuple[int, str]]:
+    """Each with the number of its first line."""
+    begin, held = 1, list[str]()
+    for number, line in enumerate((*text.split("\n"), ""), 1):
+        if line.strip():
+            held.append(line)
+            continue
+        if held:
+            yield begin, "\n".join(held).strip()
+        begin, held = number + 1, []
+
+
+def _paragraph(path: Path, line: int, text: str) -> Entry:
     try:
-        return text_of(match[0].strip())
+        return text_of(text)
     except Wrong as error:
-        raise _wrong(path, text.count("\n", 0, match.start()) + 1, error) from error
+        raise _wrong(path, line, error) from error
 
 
 def _wrong(path: Path, line: int, error: Wrong, item: str = "") -> BadCalibration:

@@ -8,56 +8,82 @@ hostile one can still use it up: convert only models from where you trust. The t
 from __future__ import annotations
 
 import json
+import re
+import signal
+import threading
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from jinja2 import TemplateRuntimeError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_format
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-__all__ = ["LONGEST", "TODAY", "TemplateEnvironment"]
+from rkllm_converter.model_files import is_text
+
+__all__ = ["LONGEST", "TODAY", "OutOfTime", "TemplateEnvironment"]
 
 LONGEST = 1_000_000
 """Characters of a rendered chat, and items of what is made by repeating."""
 TODAY = datetime(2025, 6, 15, 12, 0, tzinfo=timezone.utc)
 """What templates are told when they ask for the time. Always the same, so that equal input gives equal data."""
 MOST_SECONDS = 10.0
+"""Of one rendering."""
+MOST_SECONDS_IN_ALL = 60.0
+"""Of all renderings by one template. Those of the whole default set take a tenth of a second."""
 MAX_ITERATIONS = 1_000_000
 """Sum of the lengths of all ranges in one rendering."""
 _MAX_NUMBER = 10_000
-"""Widths and counts that a template hands to methods of strings, and exponents."""
+"""Widths and counts that a template hands to methods of strings and writes into formats, and exponents."""
+_FORMAT = re.compile(r"%[^%a-zA-Z]*?(\d{5,}|\*)")
+
+
+class OutOfTime(BaseException):
+    """Raised between any two steps of a template; nothing on the way may take it for an error of the template."""
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
     """One for each template. `render` is the way in; not to be used by two threads at once."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag])
         self._end = 0.0
+        self._left = MOST_SECONDS_IN_ALL
         self._iterations = 0
         self.globals.pop("lipsum")  # texts of any length, and chance
         self.globals.update(raise_exception=_raise_exception, strftime_now=TODAY.strftime, range=self._range)
         self.filters["tojson"] = _tojson
         self.filters["random"] = _no_chance
+        self.filters["format"] = _format
 
     def written(self, pieces: Callable[[], Any]) -> str:
-        """The text that a template generates, within the bounds. Raises whatever the template raises."""
-        self._end, self._iterations = time.monotonic() + MOST_SECONDS, 0
+        """The text that a template generates, within the bounds. Raises whatever the template raises, and OutOfTime."""
+        begin, self._iterations = time.monotonic(), 0
+        seconds = min(MOST_SECONDS, self._left)
+        self._end = begin + seconds
         texts, length = [], 0
-        for piece in pieces():
-            self._check_time()
-            length += len(piece)
-            if length > LONGEST:
-                raise _too_much(f"writes more than {LONGEST} characters")
-            texts.append(piece)
-        return "".join(texts)
+        try:
+            with _alarm(seconds):
+                for piece in pieces():
+                    self._check_time()
+                    length += len(piece)
+                    if length > LONGEST:
+                        raise _too_much(f"writes more than {LONGEST} characters")
+                    texts.append(piece)
+        finally:
+            self._left = max(self._left - (time.monotonic() - begin), 0.001)  # 0 would set no alarm
+        text = "".join(texts)
+        if not is_text(text):
+            raise SecurityError("it writes half of a surrogate pair, which is no text")
+        return text
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         self._check_time()
@@ -79,6 +105,8 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         self._check_time()
         if operator == "*" and max(_size(left) * _count(right), _size(right) * _count(left)) > LONGEST:
             raise _too_much(f"repeats something to more than {LONGEST} characters or items")
+        if operator == "%" and isinstance(left, str):
+            _check_format(left)
         if operator == "**" and max(abs(_count(left)), abs(_count(right))) > _MAX_NUMBER:
             raise _too_much(f"makes a power of more than {_MAX_NUMBER}")
         return super().call_binop(context, operator, left, right)
@@ -92,7 +120,29 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def _check_time(self) -> None:
         if self._end and time.monotonic() > self._end:
-            raise _too_much(f"takes more than {MOST_SECONDS:g} seconds")
+            raise OutOfTime
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raises OutOfTime after that time, wherever the template is. In the main thread only, as Python wants it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, _ring)
+    begin = time.monotonic()
+    left, again = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begin), 0.001), again)
+
+
+def _ring(*_: object) -> NoReturn:
+    raise OutOfTime
 
 
 class GenerationTag(Extension):
@@ -122,6 +172,17 @@ def _tojson(
 ) -> str:
     """JSON without HTML escapes, unlike jinja2's own filter of that name."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _format(value: object, *args: Any, **kwargs: Any) -> str:
+    """As jinja2's own filter of that name, which is applied to constants while a template is compiled."""
+    _check_format(str(value))
+    return do_format(str(value), *args, **kwargs)
+
+
+def _check_format(text: str) -> None:
+    if any(width == "*" or int(width) > _MAX_NUMBER for width in _FORMAT.findall(text)):
+        raise _too_much(f"asks for a width of more than {_MAX_NUMBER}, or of any")
 
 
 def _too_much(what: str) -> SecurityError:

@@ -9,14 +9,19 @@ from typing import Any
 
 from rkllm_converter.calibration.chat_files import look, thinking_of
 from rkllm_converter.errors import BadCalibration
+from rkllm_converter.model_files import is_text
 
-__all__ = ["ChatTemplate", "Message"]
+__all__ = ["ChatTemplate", "Message", "TooSlow"]
 
 Message = Mapping[str, Any]
 """`role`, `content` and, for some, `tool_calls`, `tool_call_id`, `name`, as in OpenAI's interface."""
 _SWITCHES = ("enable_thinking", "thinking")
 _SYSTEM = ("system", "developer")
 _PROBE = "\N{WHITE CHESS KNIGHT}probe\N{WHITE CHESS KNIGHT}"
+
+
+class TooSlow(BadCalibration):
+    """A template that does not come to an end: there is no use in giving it other chats."""
 
 
 class ChatTemplate:
@@ -49,8 +54,9 @@ class ChatTemplate:
             self._compiled = self._environment.from_string(text)
         except TemplateSyntaxError as error:
             raise self._broken(f"line {error.lineno}: {error.message}") from error
-        except (SyntaxError, RecursionError, ValueError) as error:
-            raise self._broken(f"nested too deep, or no legal Python: {error}") from error
+        except (SyntaxError, RecursionError, ValueError, MemoryError, OverflowError) as error:
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise self._broken(f"too large, nested too deep, or no legal Python ({said})") from error
         self.switch = next((name for name in _SWITCHES if name in names), None)
 
     @classmethod
@@ -67,14 +73,17 @@ class ChatTemplate:
         Templates refuse, or leave out, what they were not written for. So the messages are given as they are; with
         arguments of calls as text; with contents as lists of parts; with the system's text before the first question;
         with neighbours of one role as one message; until all comes out. If it never does, the best is taken.
-        Raises BadCalibration if the template takes none of them.
+        Raises BadCalibration if the template takes none of them or writes nothing of them, and TooSlow.
         """
         wanted = _wanted(messages)
-        best: tuple[int, str] | None = None
+        given = {**variables, "add_generation_prompt": add_generation_prompt}
+        best: tuple[int, str, list[Message]] | None = None
         failure: Exception | None = None
         for shape in _shapes(messages):
             try:
-                text = self._written(shape, {**variables, "add_generation_prompt": add_generation_prompt})
+                text = self._written(shape, given)
+            except TooSlow:
+                raise
             except Exception as error:  # noqa: BLE001 - a template is a program of others, and may raise anything
                 failure = failure or error
                 continue
@@ -82,14 +91,11 @@ class ChatTemplate:
             if found == len(wanted):
                 return text
             if best is None or found > best[0]:
-                best = (found, text)
-        if best is not None:
+                best = (found, text, shape)
+        if best is not None and (best[0] or self._depends(best[1], best[2], given)):
             return best[1]
-        said = f"{type(failure).__name__}: {failure}".rstrip(": .")
-        raise BadCalibration(
-            f"{self.name} does not work with a chat ({said}). Mend it, or give a --dataset whose entries have "
-            '"input" and "target", which need no template.'
-        ) from failure
+        said = f"{type(failure).__name__}: {failure}".rstrip(": .") if best is None else "it writes nothing of it"
+        raise BadCalibration(self._useless(said)) from failure
 
     def answer(self, messages: Sequence[Message], last: Message, **variables: Any) -> str:
         """The text of an answer to `messages`; calls of tools are written as the template writes them, if it does."""
@@ -108,7 +114,27 @@ class ChatTemplate:
 
     def _written(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         given = {**self._special, "tools": None, "documents": None, **variables, "messages": messages}
-        return self._environment.written(lambda: self._compiled.generate(given))
+        from rkllm_converter.calibration.sandbox import OutOfTime  # noqa: PLC0415 - as above
+
+        try:
+            return self._environment.written(lambda: self._compiled.generate(given))
+        except OutOfTime as error:
+            raise TooSlow(self._useless("it takes too long")) from error
+
+    def _depends(self, text: str, shape: Sequence[Message], variables: Mapping[str, Any]) -> bool:
+        """Whether other messages would give another text: a template may change what it writes, say to capitals."""
+        try:
+            return self._written(_of_other_contents(shape), variables) != text
+        except TooSlow:
+            raise
+        except Exception:  # noqa: BLE001 - as above; it looks at the messages
+            return True
+
+    def _useless(self, said: str) -> str:
+        return (
+            f"{self.name} does not work with a chat ({said}). Mend it, or give a --dataset whose entries have "
+            '"input" and "target", which need no template.'
+        )
 
     def _broken(self, place: str) -> BadCalibration:
         return BadCalibration(f"{self.name}, {place}. Jinja does not understand it. Fetch the model's files again.")
@@ -133,6 +159,13 @@ def _wanted(messages: Sequence[Message]) -> list[str]:
     return [content.strip() for content in contents if isinstance(content, str)] + names
 
 
+def _of_other_contents(shape: Sequence[Message]) -> list[Message]:
+    return [
+        {**message, "content": [{"type": "text", "text": _PROBE}] if isinstance(message["content"], list) else _PROBE}
+        for message in shape
+    ]
+
+
 def _with_calls(message: Message, *, as_objects: bool, empty: str | None) -> Message:
     if not message.get("tool_calls"):
         return message
@@ -148,7 +181,8 @@ def _arguments(function: Mapping[str, Any], *, as_objects: bool) -> Any:
     if not as_objects:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        read = json.loads(value) if isinstance(value, str) else value
+        return read if is_text(json.dumps(read, ensure_ascii=False)) else value
     except (ValueError, RecursionError):
         return value
 

@@ -19,9 +19,8 @@ from rkllm_converter.cli.values import TOOLKIT_PYTHON, lower, memory_mb, positiv
 from rkllm_converter.convert import convert, plan
 from rkllm_converter.errors import ConvertError, PreflightFailed
 from rkllm_converter.options import NOT_QUANTISED, PLATFORMS, Options
-from rkllm_converter.preflight import KINDS, titled
-from rkllm_converter.prepare import TOKENIZER_PROBLEM
-from rkllm_converter.request import DEFAULT_RAM_MB, Outcome, Request
+from rkllm_converter.preflight import titled
+from rkllm_converter.request import DEFAULT_RAM_MB, IGNORABLE, Outcome, Request
 from rkllm_converter.source import look
 from rkllm_converter.units import duration, mb
 from rkllm_facts.chips import GGUF_EQUIVALENTS
@@ -122,7 +121,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     add(
         "--ignore",
         action="append",
-        choices=(*KINDS, TOKENIZER_PROBLEM),
+        choices=IGNORABLE,
         default=[],
         help="go on in spite of such a problem; repeatable",
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rkllm_converter.model_files import read_object
 from rkllm_converter.options import NOT_QUANTISED, Options
 from rkllm_converter.preflight.family import Verdict, config_of_gguf, judge, setting
 from rkllm_converter.preflight.machine import Machine
@@ -35,6 +36,12 @@ _F16 = (
     "does, take the model as Hugging Face has it."
 )
 """Source: issues 179 and 312 of airockchip/rknn-llm."""
+
+_QUANTISED = "quantize_config.json"
+_QUANTISED_AFAR = (
+    f"The repository has a {_QUANTISED}, which is not read before the download, and its config.json tells nothing of "
+    "that: its weights may be quantised. Look into it, or take the model as its makers published it."
+)
 
 _PROGRAM_MB = 2 * GB_IN_MB
 _MARGIN = 1.05
@@ -65,14 +72,15 @@ def preflight(
     has_custom_config: bool = False,
     python_version: tuple[int, int] | None = None,
 ) -> Preflight:
-    """Nothing is read but the header of a GGUF file; what this machine has comes with `machine`.
+    """Nothing is read but the header of a GGUF file and a quantize_config.json; what this machine has comes with
+    `machine`.
 
     `options` are legal (`rkllm_converter.options.check`); `output` is where the result goes, `ram_mb` the memory of the
     board, `python_version` of the Python that has the toolkit. With a --custom-config it is the user's word that the
     toolkit can convert the family, so that becomes a note.
     """
     model = _model(source)
-    verdict = judge(model.config, toolkit, python_version)
+    verdict = judge(model.config, toolkit, python_version, is_gguf=model.is_gguf)
     quantised = judge_quantised(model.config, options, chip(options.platform))
     board = _board(model, options, ram_mb)
     result = result_mb(board, model.values, options.quant)
@@ -82,7 +90,7 @@ def preflight(
         rooms.append(_room_of_toolkit(model.values, machine.toolkit, machine))
     problems = {
         "architecture": ("" if has_custom_config else verdict.unknown, verdict.other, quantised),
-        "groups": (_groups(model, options),),
+        "groups": (_groups(model, verdict, options),),
         "memory": (_memory(model, options, result, machine.memory_mb),),
         "disk": [room.problem for room in rooms],
     }
@@ -105,7 +113,7 @@ def preflight(
         problems={kind: " ".join(filter(None, found)) for kind, found in problems.items() if any(found)},
         notes=(
             *_of_model(model, verdict, options, has_custom_config=has_custom_config),
-            *([_F16] if source.gguf_type == "f16" and options.is_quantised else []),
+            *_of_source(source, options),
             *_of_board(model, board),
         ),
     )
@@ -147,14 +155,23 @@ def _model(source: Source) -> _Model:
         except BadGguf as error:
             return _Model(config_of_gguf(header), None, error.message, stored, stored, is_gguf=True)
         return _Model(config_of_gguf(header), found, "", found.parameters, found.parameters, is_gguf=True)
-    kind = str(setting(source.config, "dtype", "torch_dtype")).removeprefix("torch.")
-    stored = 0 if is_quantised(source.config) else source.weights_bytes // _STORED_BYTES.get(kind, 2)
+    config = _with_quantisation(source)
+    kind = str(setting(config, "dtype", "torch_dtype")).removeprefix("torch.")
+    stored = 0 if is_quantised(config) else source.weights_bytes // _STORED_BYTES.get(kind, 2)
     try:
-        architecture = architecture_of(source.config)
+        architecture = architecture_of(config)
     except FactsError as error:
-        return _Model(source.config, None, error.message, stored or None, stored)
+        return _Model(config, None, error.message, stored or None, stored)
     # What sees or hears has more weights than its part for text, and all of them are loaded.
-    return _Model(source.config, architecture, "", architecture.parameters, max(architecture.parameters, stored))
+    return _Model(config, architecture, "", architecture.parameters, max(architecture.parameters, stored))
+
+
+def _with_quantisation(source: Source) -> Mapping[str, Any]:
+    """The config.json, with what older repositories have beside it."""
+    if source.path is None or is_quantised(source.config):
+        return source.config
+    beside = read_object(source.path / _QUANTISED)
+    return {**source.config, "quantization_config": beside} if beside else source.config
 
 
 def _board(model: _Model, options: Options, ram_mb: float) -> Plan | None:
@@ -170,8 +187,8 @@ def _board(model: _Model, options: Options, ram_mb: float) -> Plan | None:
     )
 
 
-def _groups(model: _Model, options: Options) -> str:
-    return judge_groups(model.architecture, options.quant, chip(options.platform)) if model.architecture else ""
+def _groups(model: _Model, verdict: Verdict, options: Options) -> str:
+    return judge_groups(model.architecture, options.quant, chip(options.platform), family=verdict.family)
 
 
 def _of_model(model: _Model, verdict: Verdict, options: Options, *, has_custom_config: bool) -> Iterator[str]:
@@ -187,6 +204,13 @@ def _of_model(model: _Model, verdict: Verdict, options: Options, *, has_custom_c
             f"--max-context {options.max_context} is more than the {trained} tokens that the model was trained for: "
             "what is beyond them may be nonsense."
         )
+
+
+def _of_source(source: Source, options: Options) -> Iterator[str]:
+    if source.path is None and _QUANTISED in source.files and not is_quantised(source.config):
+        yield _QUANTISED_AFAR
+    if source.gguf_type == "f16" and options.is_quantised:
+        yield _F16
 
 
 def _of_board(model: _Model, board: Plan | None) -> Iterator[str]:

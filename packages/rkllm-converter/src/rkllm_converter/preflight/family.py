@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,33 @@ _GGUF_FAMILIES = {
 }
 """As config.json calls what GGUF calls otherwise. Source: llama.cpp, src/llama-arch.cpp."""
 
+_TAKEN_AS_GGUF = {
+    "chatglm": "ChatGLM3",
+    "chatglm3": "ChatGLM3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3",
+    "internlm2": "InternLM2",
+    "llama": "Llama",
+    "minicpm": "MiniCPM",
+    "minicpm3": "MiniCPM3",
+    "phi": "Phi-2",
+    "phi3": "Phi-3",
+    "qwen": "Qwen",
+    "qwen2": "Qwen2, Qwen2.5",
+    "qwen3": "Qwen3",
+    "telechat": "TeleChat2",
+}
+"""Not those of Hugging Face's form. Source: what the toolkit 1.2.2 says when it refuses one, in issue 398 of
+airockchip/rknn-llm; taken to hold for the later releases too."""
+
 _RWKV_PYTHON = (3, 12)
 _CHATGLM3_VOCABULARY = 65024
 _GLM4_VOCABULARY = 151552
 _MIXTURES = {"deepseek_vl_v2"}
 """The families of the list that are mixtures of experts: DeepSeek-OCR."""
+
+_DEEPSEEK_OCR = "DeepseekOCRForCausalLM"
 
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _ENCODERS = re.compile(r"\w*bert\w*|electra|mpnet|u?m?t5|m?bart|whisper|marian|clip")
@@ -73,11 +95,21 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def judge(config: Mapping[str, Any], toolkit: Toolkit, python_version: tuple[int, int] | None) -> Verdict:
+def judge(
+    config: Mapping[str, Any], toolkit: Toolkit, python_version: tuple[int, int] | None, *, is_gguf: bool = False
+) -> Verdict:
     """By the keys of a config.json. `python_version` is of the Python that has the toolkit, None if not known."""
     family = family_of(config)
-    unknown, notes = _why_not(family, config, toolkit), []
-    label = "" if unknown else toolkit.families[family]
+    # Of those that came later it is not known whether they are taken from a GGUF file.
+    families = {**toolkit.families, **_TAKEN_AS_GGUF} if is_gguf else toolkit.families
+    listed = set(_TAKEN_AS_GGUF.values()) if is_gguf else set(families.values())
+    unknown, notes = _why_not(family, config, toolkit, families, listed), []
+    label = "" if unknown else families[family]
+    if is_gguf and not unknown and family not in _TAKEN_AS_GGUF:
+        notes.append(
+            f"It is not known whether the toolkit {toolkit.version} takes {label} from a GGUF file; 1.2.2 did not. If "
+            "it does not, take the model as Hugging Face has it."
+        )
     other = ""
     if family == "rwkv7" and not unknown:
         wanted = ".".join(map(str, _RWKV_PYTHON))
@@ -91,8 +123,7 @@ def judge(config: Mapping[str, Any], toolkit: Toolkit, python_version: tuple[int
             "It sees or hears. Only its part for text becomes a .rkllm; the rest is a model of its own (.rknn), which "
             "rknn-toolkit2 makes."
         )
-    named = config.get("architectures")
-    kinds = [str(one) for one in named] if isinstance(named, list) else []
+    kinds = _classes(config)
     if kinds and all(_WITHOUT_TEXT.search(one) for one in kinds):
         notes.append(f"It was published as {kinds[0]}: that may have no output for text.")
     return Verdict(family, label, unknown, other, tuple(notes))
@@ -122,19 +153,21 @@ def config_of_gguf(header: Header) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _why_not(family: str, config: Mapping[str, Any], toolkit: Toolkit) -> str:
-    """Sentences, empty if nothing speaks against it."""
+def _why_not(
+    family: str, config: Mapping[str, Any], toolkit: Toolkit, families: Mapping[str, str], listed: Collection[str]
+) -> str:
+    """Sentences, empty if nothing speaks against it. `families` are taken, and of those `listed` are told."""
     if not family:
         return "The configuration has no model_type, so the model's family is not known. Take the one of its makers."
     others = [one for one in TOOLKITS if family in one.families]
-    if family not in toolkit.families and others:
+    if family not in families and others:
         version = others[0].version
         return (
             f"{others[0].families[family]} came with the toolkit {version}, and this is {toolkit.version}. "
             f"Install {version}, or take another model."
         )
-    names = ", ".join(sorted(set(toolkit.families.values())))
-    if family in toolkit.families:
+    names = ", ".join(sorted(listed))
+    if family in families:
         odd = _odd_one(family, config)
         return f"{odd} The toolkit {toolkit.version} converts: {names}. Take one of these." if odd else ""
     kind = _other_kind(family, config)
@@ -154,7 +187,14 @@ def _odd_one(family: str, config: Mapping[str, Any]) -> str:
     if family == "chatglm" and vocabulary != _CHATGLM3_VOCABULARY:
         other = "ChatGLM3, the only GLM that is converted"
         return f"With {vocabulary} tokens it is not {other}; that has {_CHATGLM3_VOCABULARY}."
+    if family == "deepseek_vl_v2" and _classes(config) not in ([], [_DEEPSEEK_OCR]):
+        return f"It is {_classes(config)[0]}, which has the model_type of DeepSeek-OCR ({_DEEPSEEK_OCR})."
     return _mixture(config) if family not in _MIXTURES else ""
+
+
+def _classes(config: Mapping[str, Any]) -> list[str]:
+    named = config.get("architectures")
+    return [str(one) for one in named] if isinstance(named, list) else []
 
 
 def _other_kind(family: str, config: Mapping[str, Any]) -> str:

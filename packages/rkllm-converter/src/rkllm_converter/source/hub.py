@@ -1,7 +1,8 @@
 """Models of Hugging Face's hub, or of a server that answers alike (HF_ENDPOINT).
 
-Files go to the cache of huggingface_hub (HF_HOME), in its layout, so that other programs find them too. Weights are
-brought by its `http_get` and not by `snapshot_download`: that one throws an unfinished file away, however large.
+Files go to the cache of huggingface_hub (HF_HOME), in its layout, so that other programs find them too. They are
+brought by its `http_get`: `snapshot_download` throws an unfinished file away, however large, and it makes paths of what
+the server says without a look at it. No name, hash or size of the server's is used here before it is judged.
 """
 
 from __future__ import annotations
@@ -20,8 +21,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rkllm_converter import __version__
 from rkllm_converter.errors import HubUnreachable, ModelNotFound, SourceError
-from rkllm_converter.source.hub_errors import explained, no_hub
-from rkllm_converter.source.model import CONFIG, Source, missing_shards, needed, parse_config, weights
+from rkllm_converter.source.hub_errors import explained, no_hub, without_password
+from rkllm_converter.source.model import (
+    CONFIG,
+    LARGEST_CONFIG,
+    Source,
+    check_config_size,
+    missing_shards,
+    needed,
+    parse_config,
+    weights,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
@@ -38,8 +48,14 @@ _LOOK_AGAIN = 0.2
 _PATIENCE = 600.0
 """Seconds that another process may take for no byte more. When it has all it hashes them, which takes minutes."""
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_ETAG = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*", re.ASCII)
 
 Report = Callable[[int, int], None]
+
+
+def _nothing(step: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -60,48 +76,56 @@ class _Hub:
         logging.set_verbosity(ERROR)
         endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or None
         if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-            raise HubUnreachable(f"HF_ENDPOINT is {endpoint!r}: it has to begin with http:// or https://.")
+            raise HubUnreachable(
+                f"HF_ENDPOINT is {without_password(endpoint)!r}: it has to begin with http:// or https://."
+            )
         home = os.environ.get("HF_HOME")
         cache = os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else constants.HF_HUB_CACHE)
         return cls(endpoint, Path(os.path.expandvars(cache)).expanduser().absolute())
 
     @property
     def address(self) -> str:
+        """To be shown."""
         from huggingface_hub import constants  # noqa: PLC0415 - as above
 
-        return self.endpoint or constants.ENDPOINT
+        return without_password(self.endpoint or constants.ENDPOINT)
 
     def api(self) -> HfApi:
         from huggingface_hub import HfApi  # noqa: PLC0415 - as above
 
         return HfApi(self.endpoint, library_name=_PROGRAM, library_version=__version__)
 
+    def folder(self, repository: str) -> Path:
+        """Layout: huggingface_hub's guide to its cache."""
+        return self.cache / f"models--{repository.replace('/', '--')}"
+
     def blob(self, repository: str, etag: str) -> Path:
-        """Where the content of a file lies. Layout: huggingface_hub's guide to its cache."""
-        return self.cache / f"models--{repository.replace('/', '--')}" / "blobs" / etag
+        """Where the content of a file lies."""
+        return self.folder(repository) / "blobs" / etag
 
     def cached(self, repository: str, revision: str, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - as above
 
         found = try_to_load_from_cache(repository, name, cache_dir=self.cache, revision=revision)
-        return Path(found) if isinstance(found, str) else None
+        if not isinstance(found, str):
+            return None
+        whole, folders = Path(found).resolve(), (self.cache.resolve(), self.folder(repository).resolve())
+        if not any(whole.is_relative_to(one) for one in folders):
+            raise SourceError(f"{found} leads out of the cache, to {whole}. Delete it, and run the same command again.")
+        return Path(found)
 
-    def bring(self, repository: str, revision: str, name: str) -> Path:
-        """A file of whatever size, by the library's own way. One whose content is there is only linked."""
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - as above
-
-        return Path(
-            hf_hub_download(
-                repository,
-                name,
-                revision=revision,
-                cache_dir=self.cache,
-                endpoint=self.endpoint,
-                library_name=_PROGRAM,
-                library_version=__version__,
-                tqdm_class=_bar(_nothing),
-            )
-        )
+    def link(self, repository: str, revision: str, name: str, blob: Path) -> Path:
+        """Put a file that is here into the folder of its commit."""
+        at = self.folder(repository) / "snapshots" / revision / name
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.unlink(missing_ok=True)  # one that leads to nothing
+        try:
+            at.symlink_to(Path("..", "..", "blobs", blob.name))
+        except FileExistsError:  # another process was faster
+            pass
+        except OSError:  # a file system without such links
+            blob.replace(at)
+        return at
 
 
 def look_at_hub(repository: str, revision: str | None, *, needs_weights: bool) -> Source:
@@ -109,12 +133,18 @@ def look_at_hub(repository: str, revision: str | None, *, needs_weights: bool) -
     hub = _Hub.here()
     with explained(repository, revision, hub.address, hub.cache):
         info = _asked(hub, repository, revision)
-    siblings = {entry.rfilename: entry for entry in info.siblings or []}
+    siblings = {entry.rfilename: entry for entry in info.siblings or [] if _is_sound(entry.rfilename)}
     commit = str(info.sha)
+    if not _COMMIT.fullmatch(commit):
+        raise no_hub(repository, hub.address)
     files = needed({name: _size(entry) for name, entry in siblings.items()})
     _check_files(repository, commit, [*siblings], [*files], needs_weights=needs_weights)
+    where = f"{CONFIG} of {repository}"
+    check_config_size(files[CONFIG], where)
     with explained(repository, revision, hub.address, hub.cache):
-        config = hub.bring(repository, commit, CONFIG).read_bytes()
+        at = hub.cached(repository, commit, CONFIG) or _bring(hub, repository, commit, CONFIG, most=LARGEST_CONFIG)
+        check_config_size(at.stat().st_size, where)
+        config = at.read_bytes()
     missing = [name for name in files if hub.cached(repository, commit, name) is None]
     there = sum(_unfinished(hub, repository, siblings[name]) for name in missing)
     return Source(
@@ -122,7 +152,7 @@ def look_at_hub(repository: str, revision: str | None, *, needs_weights: bool) -
         name=repository.rpartition("/")[2],
         repository=repository,
         revision=commit,
-        config=parse_config(config, f"{CONFIG} of {repository}"),
+        config=parse_config(config, where),
         files=files,
         fingerprint=commit,
         to_download=max(sum(files[name] for name in missing) - there, 0),
@@ -143,9 +173,7 @@ def fetch_from_hub(source: Source, report: Report, *, tokenizer_only: bool) -> P
         at = hub.cached(source.repository, source.revision, name)
         if at is None:
             with explained(source.repository, source.revision, hub.address, hub.cache):
-                if name in large:
-                    _bring_weights(hub, source, name, _from(done, report, total))
-                at = hub.bring(source.repository, source.revision, name)
+                at = _bring(hub, source.repository, source.revision, name, _from(done, report, total))
         done += source.files[name]
         report(done, total)
         folder = at.parent
@@ -157,11 +185,16 @@ def fetch_from_hub(source: Source, report: Report, *, tokenizer_only: bool) -> P
 def _asked(hub: _Hub, repository: str, revision: str | None) -> ModelInfo:
     try:
         return hub.api().model_info(repository, revision=revision, files_metadata=True, timeout=_TIMEOUT)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if type(error).__module__.startswith("huggingface_hub"):
             raise
         # a page of a proxy, or JSON of another kind: the library does not check what it reads
         raise no_hub(repository, hub.address) from error
+
+
+def _is_sound(name: object) -> bool:
+    """Whether it can be the name of a file in a repository, and be shown."""
+    return isinstance(name, str) and name.isprintable() and not {"", ".", ".."} & {*name.split("/")}
 
 
 def _check_files(repository: str, commit: str, names: list[str], chosen: list[str], *, needs_weights: bool) -> None:
@@ -182,26 +215,36 @@ def _check_files(repository: str, commit: str, names: list[str], chosen: list[st
         raise ModelNotFound(f"{repository} at {commit[:12]} {problem}")
 
 
-def _bring_weights(hub: _Hub, source: Source, name: str, report: Callable[[int], None]) -> None:
-    """Put the content of a file into the cache; what an earlier attempt has left is gone on with."""
+def _bring(
+    hub: _Hub,
+    repository: str,
+    revision: str,
+    name: str,
+    report: Callable[[int], None] = _nothing,
+    *,
+    most: int | None = None,
+) -> Path:
+    """Put a file into the cache; what an earlier attempt has left is gone on with. `most`: bytes that it may have."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - as above
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined] # noqa: PLC0415 - not in __all__
 
-    repository, revision = str(source.repository), str(source.revision)
     headers = build_hf_headers(library_name=_PROGRAM, library_version=__version__)
     url = hf_hub_url(repository, name, revision=revision, endpoint=hub.endpoint)
     found = get_hf_file_metadata(url, headers=headers, timeout=_TIMEOUT, endpoint=hub.endpoint)
-    if found.etag is None or not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_.-]*", found.etag):
+    if found.etag is None or not _ETAG.fullmatch(found.etag):
         raise HubUnreachable(f"{hub.address} does not tell the ETag of {name}: it is no hub. Check HF_ENDPOINT.")
+    if most is not None and (found.size or 0) > most:
+        raise HubUnreachable(f"{name} of {repository} is larger than {hub.address} announced. Check HF_ENDPOINT.")
     blob = hub.blob(repository, found.etag)
     if blob.exists():
-        return
+        return hub.link(repository, revision, name, blob)
     blob.parent.mkdir(parents=True, exist_ok=True)
     with _held(blob.with_name(blob.name + _UNFINISHED), report) as part:
         if not blob.exists():  # as it may by now, if another process was waited for
-            _complete(part, url, headers, found.size, report)
+            _complete(part, url, headers, found.size, report, most=found.size if most is None else most)
             _check_content(part, found.etag, f"{name} of {repository}")
             Path(part.name).replace(blob)
+    return hub.link(repository, revision, name, blob)
 
 
 @contextlib.contextmanager
@@ -238,7 +281,13 @@ def _is_locked(file: BinaryIO) -> bool:
 
 
 def _complete(
-    part: BinaryIO, url: str, headers: dict[str, str], size: int | None, report: Callable[[int], None]
+    part: BinaryIO,
+    url: str,
+    headers: dict[str, str],
+    size: int | None,
+    report: Callable[[int], None],
+    *,
+    most: int | None,
 ) -> None:
     from huggingface_hub.file_download import http_get  # noqa: PLC0415 - as above
 
@@ -250,8 +299,10 @@ def _complete(
     report(here)
 
     def add(step: int) -> None:
-        nonlocal here
-        here += step
+        here = part.tell() + max(step, 0)
+        if most is not None and here > most:
+            part.truncate(0)
+            raise HubUnreachable(f"{without_password(url)} is larger than announced. Check HF_ENDPOINT.")
         report(here)
 
     http_get(url, part, resume_size=here, headers=headers, expected_size=size, tqdm_class=_bar(add))
@@ -284,10 +335,6 @@ def _unfinished(hub: _Hub, repository: str, entry: RepoSibling) -> int:
 
 def _size(entry: RepoSibling) -> int:
     return entry.size if isinstance(entry.size, int) and entry.size > 0 else 0
-
-
-def _nothing(step: int) -> None:
-    pass
 
 
 def _from(begin: int, report: Report, total: int) -> Callable[[int], None]:

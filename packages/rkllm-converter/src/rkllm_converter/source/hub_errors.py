@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from rkllm_converter.errors import ConvertError, GatedModel, HubUnreachable, Mod
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-__all__ = ["explained", "no_hub"]
+__all__ = ["explained", "no_hub", "without_password"]
 
+_USER = re.compile(r"(^|//)[^/?#\s]*@")
 _REFUSED = (401, 403)
 _NOT_FOUND = 404
 _LOG_IN = "make a token at {hub}/settings/tokens, and set HF_TOKEN to it or run `hf auth login`"
@@ -45,6 +47,10 @@ def explained(repository: str, revision: str | None, hub: str, cache: Path) -> I
         raise ModelNotFound(f"{repository!r} cannot be the name of a model of the hub. Check it.") from error
     except transport as error:
         raise _unreachable(error, repository, hub) from error
+    except (ValueError, RecursionError) as error:
+        raise HubUnreachable(
+            f"{hub} answered for {repository} with something that cannot be used: {_reason(error)}. Check HF_ENDPOINT."
+        ) from error
     except OSError as error:
         if error.errno is None:  # the library's word for a file of another size than was announced
             raise HubUnreachable(
@@ -53,6 +59,11 @@ def explained(repository: str, revision: str | None, hub: str, cache: Path) -> I
         raise SourceError(
             f"{repository} cannot be written to {cache}: {error.strerror}. Make room, or set HF_HOME to another folder."
         ) from error
+
+
+def without_password(text: str) -> str:
+    """An address, or a text with addresses, without the user and password in them."""
+    return _USER.sub(r"\1", text)
 
 
 def no_hub(repository: str, hub: str) -> HubUnreachable:
@@ -109,8 +120,11 @@ def _offline(repository: str) -> HubUnreachable:
 
 
 def _unreachable(error: BaseException, repository: str, hub: str) -> HubUnreachable:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return HubUnreachable(
-        f"{hub} cannot be reached for {repository}: {reason}. Check the network of this machine, and HF_ENDPOINT if a "
-        "mirror is used; the same command goes on where this one stopped."
+        f"{hub} cannot be reached for {repository}: {_reason(error)}. Check the network of this machine, and "
+        "HF_ENDPOINT if a mirror is used; the same command goes on where this one stopped."
     )
+
+
+def _reason(error: BaseException) -> str:
+    return without_password((str(error) or type(error).__name__).splitlines()[0].rstrip("."))

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from rkllm_converter.errors import ModelNotFound, SourceError
-from rkllm_converter.source.model import CONFIG, Source, missing_shards, needed, parse_config, weights
+from rkllm_converter.source.model import (
+    CONFIG,
+    Source,
+    check_config_size,
+    missing_shards,
+    needed,
+    parse_config,
+    weights,
+)
 
 __all__ = ["check_folder", "look_at_folder", "look_at_gguf"]
 
@@ -34,6 +42,7 @@ def look_at_folder(folder: Path) -> Source:
     files = _sizes(folder)
     if CONFIG not in files:
         raise ModelNotFound(_without_config(folder, [*files]))
+    check_config_size(files[CONFIG], str(folder / CONFIG))
     try:
         text = (folder / CONFIG).read_bytes()
     except OSError as error:

@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rkllm_converter.errors import SourceError
+from rkllm_converter.model_files import LARGEST
 
-__all__ = ["CONFIG", "Source", "missing_shards", "needed", "parse_config", "weights"]
+__all__ = [
+    "CONFIG",
+    "LARGEST_CONFIG",
+    "Source",
+    "check_config_size",
+    "missing_shards",
+    "needed",
+    "parse_config",
+    "weights",
+]
 
 CONFIG = "config.json"
-_LARGEST_CONFIG = 4 << 20
+LARGEST_CONFIG = 4 << 20
 
 _BESIDE_WEIGHTS = (
     CONFIG,
@@ -119,8 +129,7 @@ def missing_shards(files: Iterable[str], folder: Path | None = None) -> list[str
 
 def parse_config(text: bytes, where: str) -> dict[str, Any]:
     """The content of a config.json or another JSON object. Raises SourceError, which names `where`."""
-    if len(text) > _LARGEST_CONFIG:
-        raise SourceError(f"{where} has more than {_LARGEST_CONFIG >> 20} MiB. Take the one of the model's makers.")
+    check_config_size(len(text), where)
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -132,15 +141,21 @@ def parse_config(text: bytes, where: str) -> dict[str, Any]:
     return read
 
 
+def check_config_size(size: int, where: str) -> None:
+    """To be called before the content is read or brought, too. Raises SourceError."""
+    if size > LARGEST_CONFIG:
+        raise SourceError(f"{where} has more than {LARGEST_CONFIG >> 20} MB. Take the one of the model's makers.")
+
+
 def _indexed(index: Path) -> set[str]:
     try:
-        text = index.read_bytes()
+        text = index.read_bytes() if index.stat().st_size <= LARGEST else b""
     except OSError as error:
         raise SourceError(f"{index} cannot be read: {error.strerror}.") from error
     try:
         listed = json.loads(text)["weight_map"].values()
         return {name for name in listed if isinstance(name, str)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(f"{index} is no index of weights. Take the one of the model's makers.") from error
 
 

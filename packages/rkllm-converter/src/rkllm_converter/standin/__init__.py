@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["write_stand_in"]
 
-_MODULES = ("api.py", "legal.py", "model_file.py")
+_MODULES = ("api.py", "legal.py", "model_file.py", "weights.py")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)+[0-9A-Za-z.+]*", re.ASCII)
 
 

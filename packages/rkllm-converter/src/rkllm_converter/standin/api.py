@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable  # noqa: UP035 - as Python 3.9 has it
 
-from . import legal, model_file
+from . import legal, model_file, weights
 
 __all__ = ["RKLLM", "STAND_IN"]
 
@@ -83,6 +83,8 @@ class _Common:
         self._device: str | None = None
         self._lora = False
         self._config: dict[str, Any] = {}
+        self._gptq: str | None = None
+        self._gguf: dict[str, Any] = {}
         self._built: dict[str, Any] | None = None
 
     @_judged
@@ -99,12 +101,13 @@ class _Common:
         legal.flag("load_weight", load_weight)
         legal.choice("device", device, ("cpu", "cuda"))
         legal.choice("dtype", dtype, ("float32", "float16", "bfloat16"))
-        config, weights = legal.model_folder(model, load_weight=load_weight)
+        config, size = legal.model_folder(model, load_weight=load_weight)
+        gptq = weights.quantised(config)
         if model_lora is not None:
             legal.lora_folder(model_lora)
         if custom_config is not None:
             legal.json_object("custom_config", custom_config)
-        self._folder, self._config, self._weights = Path(model), config, weights
+        self._folder, self._config, self._weights, self._gptq = Path(model), config, size, gptq
         self._device, self._lora = device, model_lora is not None
         print(f"INFO: loaded {model}")
         return 0
@@ -112,7 +115,8 @@ class _Common:
     @_judged
     def load_gguf(self, model: str) -> int:
         self._is_first()
-        self._weights = legal.gguf_file(model)
+        self._gguf, self._weights = weights.gguf_pairs(model)
+        self._config = weights.gguf_config(self._gguf)
         self._device = "cpu"
         print(f"INFO: loaded {model}")
         return 0
@@ -132,6 +136,7 @@ class _Common:
         max_context: int = UNDOCUMENTED,
     ) -> int:
         self._is_loaded()
+        self._built = None
         legal.flag("do_quantization", do_quantization)
         legal.number("optimization_level", optimization_level, (0, 1))
         platform = legal.platform(target_platform)
@@ -140,7 +145,8 @@ class _Common:
         dtype = "fp16"
         if do_quantization or quantized_dtype is not UNDOCUMENTED:
             dtype = legal.quantized_dtype(quantized_dtype, platform)
-            legal.groups(dtype, self._config)
+            weights.groups(dtype, self._config)
+        weights.becomes(dtype if do_quantization else "fp16", self._gptq, self._gguf)
         if do_quantization or quantized_algorithm is not UNDOCUMENTED:
             legal.algorithm(quantized_algorithm, dtype, self._device, old=_OLD)
         if do_quantization or hybrid_rate is not UNDOCUMENTED:

@@ -6,7 +6,6 @@ These tables are on purpose not those of the converter, which they are to judge.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +20,6 @@ __all__ = [
     "export_path",
     "file",
     "flag",
-    "gguf_file",
-    "groups",
     "hybrid_rate",
     "input_ids",
     "json_object",
@@ -47,7 +44,14 @@ CHIPS = {
     "rv1126b": Chip(("w4a16", "w4a16_g32", "w4a16_g64", "w4a16_g128", "w8a8"), (1,)),
 }
 
-_CHAT = {"max_length": int, "top_k": int, "temperature": float, "do_sample": bool, "repetition_penalty": float}
+_CHAT = {
+    "max_length": int,
+    "top_k": int,
+    "top_p": float,
+    "temperature": float,
+    "do_sample": bool,
+    "repetition_penalty": float,
+}
 
 
 class Refusal(Exception):
@@ -111,16 +115,6 @@ def hybrid_rate(value: Any) -> None:
         raise Refusal(f"hybrid_rate is {value!r}: it has to be a number from 0 up to, but not, 1")
 
 
-def groups(dtype: str, config: dict[str, Any]) -> None:
-    """The size has to divide the output of every linear layer."""
-    found = re.search(r"_g(\d+)$", dtype)
-    if found is None:
-        return
-    for name, outputs in _outputs(config).items():
-        if outputs % int(found[1]):
-            raise Refusal(f"quantized_dtype is {dtype!r}: {found[1]} does not divide {outputs}, the output of {name}")
-
-
 def qparams(value: Any) -> None:
     file("extra_qparams", value, ".qparams")
 
@@ -179,15 +173,6 @@ def lora_folder(value: Any) -> None:
         raise Refusal(f"model_lora is {value!r}: it has no adapter_config.json or no adapter_model")
 
 
-def gguf_file(value: Any) -> int:
-    """Its size."""
-    path = file("model", value, ".gguf")
-    with path.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise Refusal(f"model is {value!r}: that is no GGUF file")
-    return path.stat().st_size
-
-
 def export_path(value: Any) -> Path:
     path = Path(text("export_path", value))
     if path.suffix != ".rkllm" or not path.parent.is_dir():
@@ -239,19 +224,6 @@ def _json(path: Path, name: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Refusal(f"{name}: {path} is no JSON: {error}") from None
-
-
-def _outputs(config: dict[str, Any]) -> dict[str, int]:
-    """Linear layer -> output dimension, as far as config.json tells."""
-    inner = config.get("text_config")
-    told = inner if "hidden_size" not in config and isinstance(inner, dict) else config
-    hidden, heads = told.get("hidden_size"), told.get("num_attention_heads")
-    outputs = {"o_proj and down_proj": hidden, "gate_proj and up_proj": told.get("intermediate_size")}
-    if heads and (hidden or told.get("head_dim")):
-        width = told.get("head_dim") or hidden // heads
-        outputs["q_proj"] = heads * width
-        outputs["k_proj and v_proj"] = (told.get("num_key_value_heads") or heads) * width
-    return {name: size for name, size in outputs.items() if size}
 
 
 def _shape(record: Any) -> str | None:
