@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from converter_batches import FakeBatch, is_gone, wait_until
+from converter_batches import FakeBatch
+from converter_processes import is_alive, wait_for
 
 from rkllm_converter.batch.child import Ended, Stop, run
 from rkllm_converter.batch.models import Conversion, Models
@@ -230,14 +231,14 @@ def test_what_a_conversion_leaves_behind_neither_blocks_nor_stays(tmp_path: Path
         f"pathlib.Path({str(file)!r}).write_text(str(left.pid))"
     )
     assert ended.code == 0
-    wait_until(lambda: is_gone(int(file.read_text("utf-8"))), "what was left behind is gone")
+    wait_for(lambda: not is_alive(int(file.read_text("utf-8"))), "what was left behind is gone")
 
 
 def stopped_when(ready: Path, stop: Stop, *signals: int) -> threading.Thread:
     """Calls `stop` as the handler of signals does."""
 
     def wait() -> None:
-        wait_until(ready.exists, "the child is at work")
+        wait_for(ready.exists, "the child is at work")
         for number in signals:
             stop(number)
 
@@ -295,4 +296,4 @@ def test_an_error_while_listening_leaves_no_child(tmp_path: Path) -> None:
     program = "import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(600)"
     with pytest.raises(BrokenPipeError):
         run([sys.executable, "-c", program], heard=heard, stop=Stop())
-    assert is_gone(int(file.read_text("utf-8")))
+    assert not is_alive(int(file.read_text("utf-8")))

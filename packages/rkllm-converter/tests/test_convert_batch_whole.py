@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from converter_batches import wait_until
 from converter_models import small_model
+from converter_processes import wait_for
 
 from rkllm_converter.standin import write_stand_in
 
@@ -122,11 +122,11 @@ def test_ended_in_the_middle_of_the_second(batch: Batch, number: int, method: st
     whole = sorted((path, path.stat().st_mtime_ns) for path in (batch.out / FIRST).iterdir())
     asked = len(batch.calls)
     with batch.begin(RKLLM_STANDIN_STALL=method) as process:
-        wait_until(lambda: batch.calls[asked:][-1:] == [method], f"the second conversion is in {method}")
+        wait_for(lambda: batch.calls[asked:][-1:] == [method], f"the second conversion is in {method}")
         assert len(batch.processes()) == 3
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
-    wait_until(lambda: batch.processes() == [], "every process is gone")
+    wait_for(lambda: batch.processes() == [], "every process is gone")
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         assert [one["status"] for one in json.loads(output)["conversions"]] == ["unchanged", "stopped"]

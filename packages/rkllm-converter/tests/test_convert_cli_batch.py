@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from converter_batches import BATCH_PROGRAM, FakeBatch, is_gone, wait_until
+from converter_batches import BATCH_PROGRAM, FakeBatch
+from converter_processes import is_alive, wait_for
 
 from rkllm_converter.cli import batch as command
 
@@ -208,7 +209,7 @@ def test_two_batches_do_not_work_on_one_folder(tmp_path: Path) -> None:
     batch = FakeBatch(tmp_path, ("a",))
     batch.order("a", waits=True)
     with begun(batch) as first:
-        wait_until(lambda: batch.called == ["a"], "the first is at work")
+        wait_for(lambda: batch.called == ["a"], "the first is at work")
         second = call(batch)
         assert (second.returncode, second.stdout) == (2, "")
         assert f"{batch.output}: another batch is at work there, process {first.pid}." in second.stderr
@@ -227,12 +228,12 @@ def test_a_signal_ends_the_child_and_the_summary_is_printed(
     batch = FakeBatch(tmp_path, ("a", "b", "c"))
     batch.order("b", waits=True)
     with begun(batch, *(["--json"] if is_json else [])) as process:
-        wait_until(lambda: batch.called == ["a", "b"], "the second is at work")
+        wait_for(lambda: batch.called == ["a", "b"], "the second is at work")
         process.send_signal(number)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert batch.has_cleaned_up("b")
-    assert is_gone(batch.calls[1]["pid"])
+    assert not is_alive(batch.calls[1]["pid"])
     assert batch.called == ["a", "b"]
     found = summary_of(output, is_json=is_json)
     assert found == [("a", "done"), ("b", "stopped"), ("c", "not")]
@@ -253,7 +254,7 @@ def test_that_nobody_reads_any_more_ends_nothing(tmp_path: Path, *, is_json: boo
     batch = FakeBatch(tmp_path, ("a", "b"))
     batch.order("a", waits=True)
     with begun(batch, *(["--json"] if is_json else [])) as process:
-        wait_until(lambda: batch.called == ["a"], "the first is at work")
+        wait_for(lambda: batch.called == ["a"], "the first is at work")
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -269,12 +270,12 @@ def test_after_kill_9_the_child_is_gone_and_nothing_finished_is_repeated(tmp_pat
     batch = FakeBatch(tmp_path, ("a", "b", "c"))
     batch.order("b", waits=True)
     with begun(batch) as process:
-        wait_until(lambda: batch.called == ["a", "b"], "the second is at work")
+        wait_for(lambda: batch.called == ["a", "b"], "the second is at work")
         child = batch.calls[1]["pid"]
-        assert not is_gone(child)
+        assert is_alive(child)
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=60)
-        wait_until(lambda: is_gone(child), "the child is gone")
+        wait_for(lambda: not is_alive(child), "the child is gone")
     batch.order("b")
     again = call(batch)
     assert again.returncode == 0

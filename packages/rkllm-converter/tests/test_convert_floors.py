@@ -45,7 +45,7 @@ PUBLIC = {
     "convert": ["convert", "plan"],
     "options": ["NOT_QUANTISED", "PLATFORMS", "Options", "check"],
     "preflight": ["KINDS", "Disk", "Machine", "Preflight", "preflight", "refuse", "titled"],
-    "request": ["DEFAULT_RAM_MB", "IGNORABLE", "NO_TOKENIZER", "Outcome", "Request", "Watcher"],
+    "request": ["DEFAULT_RAM_MB", "IGNORABLE", "NO_TOKENIZER", "STAND_IN", "Outcome", "Request", "Watcher"],
     "result.record": [
         *("FILE_NAME", "FileRecord", "Record", "hash_file", "identity", "read_record", "write_record"),
     ],

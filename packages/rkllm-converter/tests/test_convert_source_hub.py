@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,27 +19,11 @@ from rkllm_converter.errors import GatedModel, HubUnreachable, ModelNotFound, So
 from rkllm_converter.source import Source, fetch, look
 from rkllm_converter.source import hub as hub_module
 
+pytest_plugins = "converter_fixtures"
+pytestmark = pytest.mark.usefixtures("no_hub")
+
 NAME = "maker/Small-1B"
 CONFIG = {"model_type": "qwen2", "hidden_size": 64}
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of how the hub is reached from here, which the library reads in part when it is imported."""
-    from huggingface_hub import constants
-
-    for name in os.environ:
-        if name.upper().startswith(("HF_", "HUGGING")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverterHub]:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with ConverterHub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        yield server
 
 
 class Reports:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,17 @@ from rkllm_converter.errors import HubUnreachable, SourceError
 from rkllm_converter.source import fetch, look
 from rkllm_converter.source.model import LARGEST_CONFIG, missing_shards
 
+pytest_plugins = "converter_fixtures"
+pytestmark = pytest.mark.usefixtures("no_hub")
+
 NAME = "maker/Small-1B"
 FILES = small_model({"model_type": "qwen2", "hidden_size": 64})
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    for name in os.environ:
-        if name.upper().startswith(("HF_", "HUGGING")) or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverterHub]:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with ConverterHub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        server.add(NAME, FILES)
-        yield server
+def hub(hub: ConverterHub) -> ConverterHub:
+    hub.add(NAME, FILES)
+    return hub
 
 
 def ignore(_done: int, _total: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from converter_toolkits import (
+    BUILD,
     RELEASES,
     recorded,
     small_dataset,
@@ -20,26 +21,10 @@ from converter_toolkits import (
 
 from rkllm_converter.standin import write_stand_in
 
+pytest_plugins = "converter_fixtures"
 LOAD = {"device": "cuda", "dtype": "float32"}
-BUILD: dict[str, Any] = {
-    "do_quantization": True,
-    "optimization_level": 1,
-    "quantized_dtype": "w4a16_g32",
-    "quantized_algorithm": "normal",
-    "target_platform": "rk3576",
-    "num_npu_core": 2,
-    "hybrid_rate": 0.0,
-    "max_context": 4096,
-}
 
 each_release = pytest.mark.parametrize("release", RELEASES)
-
-
-@pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "record"
-    monkeypatch.setenv("RKLLM_STANDIN_RECORD", str(file))
-    return file
 
 
 @pytest.fixture

@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from converter_toolkits import recorded, small_gguf, small_model, stand_in
+from converter_toolkits import BUILD, recorded, small_gguf, small_model, stand_in
 
-BUILD: dict[str, Any] = {
-    "do_quantization": True,
-    "optimization_level": 1,
-    "quantized_dtype": "w4a16_g32",
-    "quantized_algorithm": "normal",
-    "target_platform": "rk3576",
-    "num_npu_core": 2,
-    "hybrid_rate": 0.0,
-    "max_context": 4096,
-}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": False}
 
 

@@ -7,56 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from converter_processes import children, is_alive, wait_for
-from converter_toolkits import bad_toolkit, recorded, small_model
+from converter_toolkits import bad_toolkit, recorded
 
 from rkllm_converter.errors import CallFailed, ToolkitDied
-from rkllm_converter.options import Options
-from rkllm_converter.standin import write_stand_in
-from rkllm_converter.toolkit.calls import Call, Inputs, calls
+from rkllm_converter.toolkit.calls import Call
 from rkllm_converter.toolkit.door import Found, find, run
-from rkllm_converter.toolkit.versions import toolkit
 
-pytestmark = pytest.mark.slow
+pytest_plugins = "converter_fixtures"
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_toolkit")]
 
 HERE = (sys.version_info[0], sys.version_info[1])
 BUILD = [Call("build", {})]
-
-
-@pytest.fixture(autouse=True)
-def no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTHONPATH", "PYTHONUNBUFFERED"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """The packages of that folder are installed."""
-    return lambda folder: monkeypatch.setenv("PYTHONPATH", str(folder))
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> tuple[Call, ...]:
-    """The calls of a small conversion."""
-    inputs = Inputs(model=small_model(tmp_path / "model"), export_path=tmp_path / "out.rkllm")
-    return calls(Options(platform="rk3588", quant="w8a8"), inputs, toolkit("1.3.0"))
-
-
-@pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "record"
-    monkeypatch.setenv("RKLLM_STANDIN_RECORD", str(file))
-    return file
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, use: Callable[[Path], None]) -> Found:
-    use(write_stand_in(tmp_path / "toolkit", "1.3.0"))
-    return Found(sys.executable, HERE, "1.3.0", is_stand_in=True, folder=Path(sys.prefix))
 
 
 def ignore(_method: str) -> None:
@@ -166,7 +131,7 @@ class RKLLM:
             run(stand_in, calls_, log=tmp_path / "log", began=began)
         worker = int((tmp_path / "worker").read_text("utf-8"))
         try:
-            wait_for(lambda: not is_alive(worker), 5)
+            wait_for(lambda: not is_alive(worker), seconds=5)
         finally:
             if is_alive(worker):
                 os.kill(worker, signal.SIGKILL)

@@ -11,9 +11,12 @@ from rkllm_converter.options import Options
 from rkllm_converter.preflight import KINDS, Preflight
 from rkllm_converter.toolkit.calls import Call
 
-__all__ = ["DEFAULT_RAM_MB", "IGNORABLE", "NO_TOKENIZER", "Outcome", "Request", "Watcher"]
+__all__ = ["DEFAULT_RAM_MB", "IGNORABLE", "NO_TOKENIZER", "STAND_IN", "Outcome", "Request", "Watcher"]
 
 DEFAULT_RAM_MB = 8192
+STAND_IN = "A stand-in for the toolkit has made it: it is for the simulator rkllm-sim, no NPU runs it."
+"""What a person is told of such a result."""
+
 NO_TOKENIZER = "tokenizer"
 IGNORABLE = (*KINDS, NO_TOKENIZER)
 """What a person may choose to pass over: problems of the pre-flight, and that there is no tokenizer."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BATCH_PROGRAM", "FAKE_MODEL", "FakeBatch", "is_gone", "wait_until"]
+__all__ = ["BATCH_PROGRAM", "FAKE_MODEL", "FakeBatch"]
 
 FAKE_MODEL = Path(__file__).with_name("converter_fake_model.py")
 BATCH_PROGRAM = Path(__file__).with_name("converter_batch_program.py")
@@ -61,19 +59,3 @@ class FakeBatch:
     def has_cleaned_up(self, name: str) -> bool:
         """Whether the fake was told to end, and took its time."""
         return (self.behaviour / f"{name}.cleaned").exists()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, f"it did not happen: {what}"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    """Or a zombie that its parent has not waited for."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"

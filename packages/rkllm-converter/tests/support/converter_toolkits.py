@@ -30,6 +30,18 @@ SMALL_CONFIG = {
 }
 """k_proj and v_proj put out 512, all others more: every legal group size divides them."""
 
+BUILD: dict[str, Any] = {
+    "do_quantization": True,
+    "optimization_level": 1,
+    "quantized_dtype": "w4a16_g32",
+    "quantized_algorithm": "normal",
+    "target_platform": "rk3576",
+    "num_npu_core": 2,
+    "hybrid_rate": 0.0,
+    "max_context": 4096,
+}
+"""What a legal build is given, after a load of small_model on a GPU or not."""
+
 
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -6,7 +6,6 @@ import codecs
 import os
 import re
 import select
-import signal
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from rkllm_converter.children import spawn
+from rkllm_converter.children import exit_code, kill_group, spawn
 
 __all__ = ["Ended", "Stop", "run"]
 
@@ -62,7 +61,7 @@ def run(command: Sequence[str], *, heard: Callable[[str], None], stop: Stop, gra
             try:
                 _follow(child, heard, stop, grace)
             finally:  # after an error in `heard` too: no conversion outlives its batch
-                _kill(child)
+                kill_group(child)
         answer.seek(0)
         text = answer.read(_LONGEST_ANSWER).decode("utf-8", "replace")
     return Ended(child.returncode, text, time.monotonic() - began)
@@ -72,7 +71,7 @@ def _follow(child: subprocess.Popen[str], heard: Callable[[str], None], stop: St
     """Until it has ended: its stderr may stay open in what it has left behind."""
     assert child.stderr is not None  # noqa: S101 - it is a pipe
     lines, patience = _Lines(child.stderr, heard), None
-    while _is_running(child):
+    while exit_code(child, 0) is None:
         lines.read(_TURN)
         if stop.signal is not None:
             if patience is None:
@@ -80,22 +79,10 @@ def _follow(child: subprocess.Popen[str], heard: Callable[[str], None], stop: St
                 child.send_signal(stop.signal)
             elif stop.is_urgent or time.monotonic() > patience:
                 break
-    _kill(child)
+    kill_group(child)
     while lines.read(0):
         pass
     lines.finish()
-
-
-def _is_running(child: subprocess.Popen[str]) -> bool:
-    """Leaves it to be waited for: until then its number, which is its group's too, is nobody else's."""
-    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-
-def _kill(child: subprocess.Popen[str]) -> None:
-    """With all that is left in its group."""
-    if child.returncode is None:
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 class _Lines:

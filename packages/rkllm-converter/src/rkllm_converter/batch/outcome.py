@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkllm_converter.children import ending
+from rkllm_converter.request import STAND_IN
 
 __all__ = ["FAILED", "GOOD", "NOT_BEGUN", "STOPPED", "Outcome", "outcome_of"]
 
@@ -17,8 +18,6 @@ FAILED = "failed"
 STOPPED = "stopped"
 """It was at work when the batch was told to end."""
 NOT_BEGUN = "not begun"
-
-_STAND_IN = "A stand-in for the toolkit has made it: it is for the simulator rkllm-sim, no NPU runs it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _notes(found: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]
     yield from _ignored(report.get("problems"))
     yield from _texts(found.get("notes"))
     if found.get("is_stand_in") is True and found["status"] == "done":
-        yield _STAND_IN
+        yield STAND_IN
 
 
 def _texts(found: Any) -> Iterator[str]:

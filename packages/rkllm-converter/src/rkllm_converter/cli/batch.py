@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkllm_converter.cli.saying import say
-from rkllm_converter.cli.values import TOOLKIT_PYTHON
+from rkllm_converter.cli.values import toolkit_python
 from rkllm_converter.errors import BadModels, FolderError, Refused, ToolkitError, UnknownToolkit
 
 if TYPE_CHECKING:
@@ -42,12 +41,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     add("--force", action="store_true", help="convert what is done and unchanged again, too")
     add("--fail-fast", action="store_true", help="begin no other conversion after a failure")
     add("--log", type=Path, metavar="DIR", help="where the lines of each are kept (default: .logs in the output)")
-    add(
-        "--toolkit-python",
-        default=os.environ.get(TOOLKIT_PYTHON),
-        metavar="PATH",
-        help=f"the Python that has Rockchip's toolkit (default: {TOOLKIT_PYTHON}, or this one)",
-    )
+    add("--toolkit-python", **toolkit_python())
     add("--toolkit-version", metavar="V", help="call the toolkit as this release of it, whatever the file says")
     add("--json", action="store_true", help="print one JSON object with all results in place of the table")
     add("--example", action="store_true", help="print a file with ten conversions, and do nothing else")

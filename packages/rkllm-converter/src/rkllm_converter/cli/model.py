@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,12 +14,12 @@ from typing import Any
 from rkllm_converter.calibration import DEFAULT_SAMPLES
 from rkllm_converter.cli.progress import ProgressLines
 from rkllm_converter.cli.saying import say
-from rkllm_converter.cli.values import TOOLKIT_PYTHON, lower, memory_mb, positive
+from rkllm_converter.cli.values import lower, memory_mb, positive, toolkit_python
 from rkllm_converter.convert import convert, plan
 from rkllm_converter.errors import ConvertError, PreflightFailed
 from rkllm_converter.options import NOT_QUANTISED, PLATFORMS, Options
 from rkllm_converter.preflight import titled
-from rkllm_converter.request import DEFAULT_RAM_MB, IGNORABLE, Outcome, Request
+from rkllm_converter.request import DEFAULT_RAM_MB, IGNORABLE, STAND_IN, Outcome, Request
 from rkllm_converter.source import look
 from rkllm_converter.units import duration, mb
 from rkllm_facts.chips import GGUF_EQUIVALENTS
@@ -125,12 +124,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="go on in spite of such a problem; repeatable",
     )
-    add(
-        "--toolkit-python",
-        default=os.environ.get(TOOLKIT_PYTHON),
-        metavar="PATH",
-        help=f"the Python that has Rockchip's toolkit (default: {TOOLKIT_PYTHON}, or this one)",
-    )
+    add("--toolkit-python", **toolkit_python())
     add("--toolkit-version", metavar="VERSION", help="treat the toolkit as this version")
     add("--dry-run", action="store_true", help="check, tell what to expect, and stop")
     add("--json", action="store_true", help="one object on stdout at the end")
@@ -141,17 +135,15 @@ def _model(flags: argparse.Namespace) -> int:
     lines = ProgressLines(sys.stdout if flags.dry_run and not flags.json else sys.stderr)
     try:
         outcome = (plan if flags.dry_run else convert)(_request(flags), lines)
-    except PreflightFailed as error:
+    except (ConvertError, FactsError, OSError, KeyboardInterrupt) as error:
         if flags.json:
             say(json.dumps(_answer("failed", flags.output, time.monotonic() - began, error=error)))
+        if not isinstance(error, PreflightFailed):
+            raise
         kinds = [kind for kind in lines.problems if kind not in flags.ignore]
         ignore = " ".join(f"--ignore {kind}" for kind in kinds)
         say(f"rkllm-convert: refused for the problems above. To go on in spite of them: {ignore}", sys.stderr)
         return 2
-    except (ConvertError, FactsError, OSError, KeyboardInterrupt) as error:
-        if flags.json:
-            say(json.dumps(_answer("failed", flags.output, time.monotonic() - began, error=error)))
-        raise
     if flags.json:
         say(json.dumps(_answer(outcome.status, outcome.folder, outcome.seconds, outcome=outcome)))
     else:
@@ -205,7 +197,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         size = f", {mb(outcome.file_mb)}" if outcome.file_mb is not None else ""
         yield f"{outcome.folder} is ready{size}, after {duration(outcome.seconds)}."
         if outcome.is_stand_in:
-            yield "A stand-in for the toolkit has made it: it is for the simulator rkllm-sim, no NPU runs it."
+            yield STAND_IN
         else:
             chip = outcome.preflight.platform
             yield f"Copy the folder into ~/RKLLAMA/models of a board with {chip}, and run rkllama serve there."
